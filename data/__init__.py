@@ -1,0 +1,1 @@
+"""Readers, augmentation and batches: pictures by data set spec -> one batch contract."""

@@ -1,0 +1,36 @@
+"""The data flags: defined here, read here by `data_config`, known nowhere else."""
+
+import dataclasses
+
+from absl import flags
+
+from data.config import DataConfig
+from data.spec import FORMS
+
+_DEFAULT = DataConfig()
+
+flags.DEFINE_string("dataset", _DEFAULT.dataset, f"Where the pictures are: {' | '.join(FORMS.values())}.")
+flags.DEFINE_integer(
+    "image_size", None, "Side of the network's input, px. Default: 16 for digits, the pictures' own size where all "
+    "are equal and at most 64 px, else 224.",
+)  # fmt: skip
+flags.DEFINE_integer("batch_size", _DEFAULT.batch_size, "Pictures per step, all replicas together.")
+flags.DEFINE_integer("workers", _DEFAULT.workers, "Parallel calls of the input pipeline; 0 chooses by itself.")
+flags.DEFINE_float(
+    "validation_fraction", _DEFAULT.validation_fraction,
+    "Part of the training pictures, stratified by class, that schedules and early stopping look at.",
+)  # fmt: skip
+flags.DEFINE_string("tfds_data_dir", None, "Where TFDS keeps its data sets. Default: TFDS' own rule.")
+flags.DEFINE_float("crop_min_area", None, "Least area of a random crop. Default: 0.2; digits are not cropped.")
+flags.DEFINE_float("jitter", None, "Strength of brightness, contrast, saturation and hue. Default: 0.4; digits 0.")
+flags.DEFINE_float("grayscale", None, "Probability of losing all colour. Default: 0.2; digits 0.")
+flags.DEFINE_boolean("flip", None, "Mirror half of the pictures. Default: yes; digits no.")
+flags.DEFINE_float("rotation", None, "Largest rotation, degrees. Default: 0; digits 10.")
+flags.DEFINE_float("scale", None, "Largest change of size, a part of it. Default: 0; digits 0.1.")
+flags.DEFINE_float("shift", None, "Largest shift, a part of the side. Default: 0; digits 0.08.")
+flags.DEFINE_float("shear", None, "Largest shear, a part of the side. Default: 0; digits 0.1.")
+
+
+def data_config() -> DataConfig:
+    """The data flags of this process; raises FlagError naming the flag that is wrong."""
+    return DataConfig(**{field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(DataConfig)})

@@ -1,0 +1,24 @@
+"""Which training pictures the schedules and early stopping look at."""
+
+import numpy as np
+
+from data.draws import validation_keys
+
+
+def validation_rows(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Rows of the validation slice, sorted int64: `fraction` of each class, a function of (labels, fraction, seed).
+
+    `labels` is [N] int64, -1 for unknown.  A class gives round(fraction * its size), at least one picture where it
+    has two, never all of them.  Unlabelled pictures are left out unless there are no others; then they are drawn
+    from as one class.  `fraction` 0 gives none.
+    """
+    labels = np.asarray(labels)
+    if fraction == 0 or len(labels) == 0:
+        return np.zeros(0, np.int64)
+    order = np.argsort(validation_keys(seed, len(labels)), kind="stable")
+    chosen = []
+    for label in np.unique(labels[labels >= 0]) if (labels >= 0).any() else [-1]:
+        members = order[labels[order] == label]
+        count = min(max(int(np.floor(fraction * len(members) + 0.5)), 1), len(members) - 1)
+        chosen.append(members[:count])
+    return np.sort(np.concatenate(chosen)).astype(np.int64)

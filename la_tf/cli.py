@@ -1,0 +1,61 @@
+"""How every main starts and ends: flags, one-line errors, exit codes 0 / 1 (failed) / 2 (bad flags)."""
+
+import contextlib
+import json
+import os
+import sys
+
+from absl import app, flags, logging
+
+from data.errors import FlagError, UserError
+
+flags.DEFINE_boolean("debug", False, "Show the traceback behind a one-line error.")
+
+
+def run(main):
+    """Runs `main()` after the flags are parsed; its result, a dict, is the last line of stdout, as JSON."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    app.run(lambda argv: _guarded(main, argv), flags_parser=_parse_flags)
+
+
+def _parse_flags(argv):
+    try:
+        rest = flags.FLAGS(argv)
+    except (flags.Error, OSError) as error:  # OSError: a flagfile that is not there
+        _leave(FlagError(" ".join(str(error).split())))
+    if len(rest) > 1:
+        _leave(FlagError(f"{rest[1]}: flags alone are understood, e.g. --dataset=digits"))
+    return rest
+
+
+def _guarded(main, argv):
+    logging.set_verbosity(logging.WARNING)  # TensorFlow reports every saved asset otherwise
+    try:
+        result = main()
+    except UserError as error:
+        if flags.FLAGS.debug:
+            raise
+        _leave(error)
+    except KeyboardInterrupt:
+        print("stopped; the same command resumes", file=sys.stderr)
+        sys.exit(130)
+    print(json.dumps(result))
+
+
+def _leave(error):
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(error.exit_code)
+
+
+@contextlib.contextmanager
+def quiet_stderr():
+    """Hides what native libraries print while they load, such as TensorFlow's search for a GPU driver."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

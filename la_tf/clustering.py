@@ -1,0 +1,99 @@
+"""The H clusterings behind C_i (section 3.1), by Faiss, and what tells good ones from bad ones (section 5.2)."""
+
+import faiss
+import numpy as np
+from sklearn.metrics import normalized_mutual_info_score
+
+UNASSIGNED = -1  # the label of a row that no clustering has seen
+ITERATIONS = 20  # of k-means, as in the authors' code
+SKEWNESS_SAMPLE = 1000  # images whose C_i is gathered for `close_skewness`
+
+
+def cluster(rows, clusters, clusterings, seed):
+    """Returns labels `[n, H]` int32 of H k-means of `rows` `[n, D]` into m clusters, each from its own seed.
+
+    Every row takes part (Faiss would otherwise sample 256 a centroid); rows are unit vectors, so the L2 distance
+    orders as the cosine does. An emptied cluster is re-seeded by Faiss by splitting a large one.
+    """
+    rows = np.ascontiguousarray(rows, np.float32)
+    labels = np.empty((len(rows), clusterings), np.int32)
+    for h in range(clusterings):
+        kmeans = faiss.Kmeans(
+            rows.shape[1],
+            clusters,
+            niter=ITERATIONS,
+            seed=seed * 1000 + h + 1,
+            min_points_per_centroid=1,
+            max_points_per_centroid=len(rows),
+        )
+        kmeans.train(rows)
+        labels[:, h] = kmeans.index.search(rows, 1)[1][:, 0]
+    return labels
+
+
+def health(rows, labels, previous=None, truth=None, seed=0):
+    """Returns what WORKSPACE.md explains of the clusterings `labels` `[n, H]` of `rows` `[n, D]`, by metric name.
+
+    previous `[n, H]` is the last epoch's (UNASSIGNED where there was none), truth `[n]` the classes (-1 unknown).
+    """
+    sizes = np.concatenate([np.bincount(column) for column in labels.T])
+    sizes = sizes[sizes > 0]
+    found = {
+        "close_skewness": close_skewness(rows, labels, seed),
+        "cluster_min": int(sizes.min()),
+        "cluster_median": float(np.median(sizes)),
+        "cluster_max": int(sizes.max()),
+    }
+    if labels.shape[1] > 1:
+        found["nmi_between"] = nmi_between(labels)
+    if previous is not None and (previous != UNASSIGNED).any():
+        found["nmi_previous"] = nmi_previous(labels, previous)
+    if truth is not None and (truth >= 0).any():
+        found["purity"] = purity(labels, truth)
+    return found
+
+
+def nmi_between(labels):
+    """Returns the mean normalised mutual information of neighbouring columns of `labels` `[n, H]`, H > 1.
+
+    H - 1 pairs stand for all H(H-1)/2: the clusterings differ by their seeds alone, and at N = 1.28M a pair takes
+    seconds.
+    """
+    pairs = zip(labels.T[:-1], labels.T[1:], strict=True)
+    return float(np.mean([normalized_mutual_info_score(a, b) for a, b in pairs]))
+
+
+def nmi_previous(labels, previous):
+    """Returns the mean NMI of each clustering with its predecessor, over the rows that had one."""
+    known = previous[:, 0] != UNASSIGNED
+    pairs = zip(labels[known].T, previous[known].T, strict=True)
+    return float(np.mean([normalized_mutual_info_score(a, b) for a, b in pairs]))
+
+
+def purity(labels, truth):
+    """Returns the share of labelled rows whose class is the commonest of their cluster, mean over clusterings."""
+    known = truth >= 0
+    truth = truth[known]
+    shares = []
+    for column in labels[known].T:
+        counts = np.zeros((column.max() + 1, truth.max() + 1), np.int64)
+        np.add.at(counts, (column, truth), 1)
+        shares.append(counts.max(axis=1).sum() / len(truth))
+    return float(np.mean(shares))
+
+
+def close_skewness(rows, labels, seed=0):
+    """Returns the mean distance from the centre of C_i to v̄_i (section 5.2), over a sample of images."""
+    sample = np.random.default_rng(seed).permutation(len(rows))[:SKEWNESS_SAMPLE]
+    members = [_members(column) for column in labels.T]
+    distances = []
+    for i in sample:
+        close = np.unique(np.concatenate([group[labels[i, h]] for h, group in enumerate(members)]))
+        distances.append(np.linalg.norm(rows[close].mean(axis=0) - rows[i]))
+    return float(np.mean(distances))
+
+
+def _members(column):
+    """Returns for each label of `column` `[n]` the rows that have it."""
+    order = np.argsort(column, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(column))[:-1])

@@ -1,0 +1,180 @@
+"""How a run lives: one object that trains, evaluates, predicts and exports a compiled keras.Model from a model_dir."""
+
+import itertools
+import time
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from data.errors import UserError
+from la_tf import bundle, checkpoints
+from la_tf.callbacks import EventFolder
+from la_tf.knn import embed
+from la_tf.model_dir import MetricsFile
+from la_tf.specs import InputContext, ModeKeys
+from la_tf.training_loop import TrainingLoop
+
+POLL_SECONDS = 2.0  # how often an evaluator looks for a new checkpoint
+
+
+class Estimator:
+    """Drives the `train_step` of `model_fn()`, a compiled keras.Model, and keeps its state in `config.model_dir`.
+
+    The model_dir is the identity of the run: a second object on the same folder goes on where the first one stopped.
+    """
+
+    def __init__(self, model_fn, config):
+        self.config = config
+        self._model_fn = model_fn
+        self._model = None
+
+    @property
+    def model(self):
+        """The model, built and seeded at the first use, with the newest checkpoint's values where there is one."""
+        if self._model is None:
+            keras.utils.set_random_seed(self.config.seed)
+            if self.config.deterministic:
+                tf.config.experimental.enable_op_determinism()
+            self._model = self._model_fn()
+            self._model.optimizer.build(self._model.trainable_variables)
+            if self.latest_checkpoint():
+                self.restore(self.latest_checkpoint())
+        return self._model
+
+    @property
+    def step(self):
+        """The number of training steps taken."""
+        return int(self.model.optimizer.iterations.numpy())
+
+    def latest_checkpoint(self):
+        """Returns the folder of the newest checkpoint, None when there is none."""
+        return checkpoints.latest(self.config.model_dir)
+
+    def get_variable_names(self):
+        """Returns the names of what the newest checkpoint holds."""
+        return sorted(checkpoints.read_arrays(self.latest_checkpoint()).files)
+
+    def get_variable_value(self, name):
+        """Returns one array of the newest checkpoint by name."""
+        return checkpoints.read_arrays(self.latest_checkpoint())[name]
+
+    def variables(self):
+        """Returns everything that makes the run what it is, by name: weights, bank, optimizer, running metrics."""
+        named = {variable.path: variable for variable in self.model.variables}
+        named |= {f"optimizer/{variable.path}": variable for variable in self.model.optimizer.variables}
+        named |= {f"metrics/{variable.path}": variable for variable in self.model.metrics_variables}
+        return named
+
+    def restore(self, checkpoint):
+        """Takes every variable's value from a checkpoint folder; raises UserError naming one that does not fit."""
+        arrays = checkpoints.read_arrays(checkpoint)
+        for name, variable in self.variables().items():
+            if name not in arrays or arrays[name].shape != tuple(variable.shape):
+                found = f"{arrays[name].shape}" if name in arrays else "none"
+                raise UserError(
+                    f"{checkpoint}: {name} should have shape {tuple(variable.shape)}, found {found}"
+                )
+            variable.assign(arrays[name])
+
+    def warm_start(self, source):
+        """Starts a run without checkpoints from another run's newest one; returns (loaded, missing, unused) names.
+
+        Model variables of equal name and shape are taken, the bank among them; optimizer and metrics start afresh.
+        """
+        if self.latest_checkpoint():
+            return [], [], []
+        checkpoint = checkpoints.latest(source)
+        if checkpoint is None:
+            raise UserError(f"--warm_start={source}: holds no checkpoint; point it at the model_dir of a run")
+        arrays = checkpoints.read_arrays(checkpoint)
+        loaded, missing = [], []
+        for variable in self.model.variables:
+            if variable.path in arrays and arrays[variable.path].shape == tuple(variable.shape):
+                variable.assign(arrays[variable.path])
+                loaded.append(variable.path)
+            else:
+                missing.append(variable.path)
+        weights = (name for name in arrays.files if not name.startswith(("optimizer/", "metrics/")))
+        return loaded, missing, sorted({*weights} - {*loaded})
+
+    def save(self, hooks=(), **state):
+        """Writes a checkpoint of the current step; returns its folder."""
+        arrays = {name: variable.numpy() for name, variable in self.variables().items()}
+        hook_states = {type(hook).__name__: hook.get_state() for hook in hooks if hasattr(hook, "get_state")}
+        keep = self.config.keep_checkpoint_max
+        return checkpoints.write(
+            self.config.model_dir, self.step, arrays, {"hooks": hook_states, **state}, keep
+        )
+
+    def train(self, spec, eval_specs=(), exporters=()):
+        """Trains to `spec.max_steps`, evaluating and exporting after each epoch; a second call has nothing left to do.
+
+        Returns the metrics of the last epoch.
+        """
+        return TrainingLoop(self, spec, eval_specs, exporters).run()
+
+    def evaluate(self, spec, checkpoint=None):
+        """Runs one EvalSpec on the model as it is, or as it was in `checkpoint`; returns its metrics.
+
+        They are written to `eval_<name>/` as well.
+        """
+        if checkpoint is not None:
+            self.restore(checkpoint)
+        batches = itertools.islice(spec.input_fn(ModeKeys.EVAL, InputContext()), spec.steps)
+        try:
+            metrics = spec.evaluate(self.model, batches)
+        except tf.errors.OpError:
+            if spec.explain_input_error:
+                spec.explain_input_error()  # raises an error that names the picture
+            raise
+        self._event_folder(spec.name).write(self.step, metrics)
+        return metrics
+
+    def predict(self, input_fn):
+        """Yields `{"index", "embedding"}` for every picture of `input_fn(PREDICT, context)`."""
+        for batch in input_fn(ModeKeys.PREDICT, InputContext()):
+            embeddings, indices, _ = embed(self.model, [batch])
+            for index, embedding in zip(indices, embeddings, strict=True):
+                yield {"index": int(index), "embedding": embedding}
+
+    def export_saved_model(self, folder, **facts):
+        """Writes the one-folder export of the current model to `folder`; facts go into backbone.json."""
+        return bundle.write(folder, self.model.embedder, step=self.step, **facts)
+
+    def _event_folder(self, name):
+        if not hasattr(self, "_event_folders"):
+            self._event_folders = {}
+        if name not in self._event_folders:
+            folder = Path(self.config.model_dir) / f"eval_{name}"
+            MetricsFile(folder).cut(self.step - 1)
+            self._event_folders[name] = EventFolder(folder)
+        return self._event_folders[name]
+
+
+def train_and_evaluate(estimator, train_spec, eval_specs=(), exporters=()):
+    """Trains, and after every epoch evaluates and exports; returns the last metrics and the folders exported."""
+    metrics = estimator.train(train_spec, eval_specs, exporters)
+    return metrics, [path for exporter in exporters for path in exporter.exported()]
+
+
+def follow(estimator, eval_specs, max_steps, report=print):
+    """Evaluates each checkpoint that a training process writes, until that process has finished; returns metrics."""
+    seen = None
+    while True:
+        checkpoint = estimator.latest_checkpoint()
+        if checkpoint == seen:
+            time.sleep(POLL_SECONDS)
+            continue
+        try:
+            state = checkpoints.read_state(checkpoint)
+            estimator.restore(checkpoint)
+        except FileNotFoundError:
+            continue  # the training process has removed it meanwhile: a newer one is there
+        seen = checkpoint
+        metrics = {"step": state["step"], "epoch": state["epoch"]}
+        for spec in eval_specs:
+            metrics |= estimator.evaluate(spec)
+        report(metrics)
+        if state["stopped"] or state["step"] >= max_steps:
+            return metrics

@@ -1,0 +1,58 @@
+"""Exports a run's embedder to one folder: python -m la_tf.export --model_dir=runs/quickstart [--step=N] [--out=DIR]"""
+
+import sys
+import time
+from pathlib import Path
+
+from absl import flags
+
+from data.errors import UserError
+from la_tf import checkpoints, cli
+from la_tf.experiment import stored_config
+
+flags.DEFINE_string("model_dir", None, "The run to export.")
+flags.DEFINE_integer("step", None, "The checkpoint to export. Default: the newest.")
+flags.DEFINE_string("out", None, "The folder to make. Default: MODEL_DIR/export/manual/<time>.")
+
+
+def main():
+    """Reads the checkpoint, writes the export; returns where."""
+    folder, step, out = (flags.FLAGS[name].value for name in ("model_dir", "step", "out"))
+    if not folder:
+        raise cli.FlagError("--model_dir: set it to the run to export, e.g. --model_dir=runs/quickstart")
+    config = stored_config(folder)
+    checkpoint = chosen_checkpoint(folder, step)
+    out = Path(out) if out else Path(folder) / "export" / "manual" / str(int(time.time()))
+    if out.exists():
+        raise UserError(f"--out={out}: exists already; choose a new folder")
+    with cli.quiet_stderr():
+        import tensorflow  # noqa: F401
+    from la_tf import bundle
+    from la_tf.embedding import embedder_for
+    from models.backbone import describe
+
+    embedder = embedder_for(config)
+    arrays = checkpoints.read_arrays(checkpoint)
+    for weight in embedder.weights:
+        weight.assign(arrays[weight.path])
+    state = checkpoints.read_state(checkpoint)
+    bundle.write(out, embedder, state["step"], metrics=state["logs"], config=config.identity())
+    bundle.load_backbone(out)  # what was written can be read, and gives what it gave
+    print(describe(embedder.backbone), file=sys.stderr)
+    return {"export": str(out), "step": state["step"]}
+
+
+def chosen_checkpoint(folder, step):
+    """Returns the checkpoint folder of `step`, the newest for None; raises UserError listing the steps there are."""
+    known = checkpoints.steps(folder)
+    if not known:
+        raise UserError(f"--model_dir={folder}: has no checkpoint yet")
+    if step is not None and step not in known:
+        raise UserError(
+            f"--step={step}: no such checkpoint in {folder}; there are {', '.join(map(str, known))}"
+        )
+    return checkpoints.path_of(folder, known[-1] if step is None else step)
+
+
+if __name__ == "__main__":
+    cli.run(main)

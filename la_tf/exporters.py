@@ -1,0 +1,81 @@
+"""When to export: Latest, Best and Final write `export/<name>/<time>/` and keep the newest few."""
+
+import time
+from pathlib import Path
+
+from la_tf.checkpoints import remove_folders
+from la_tf.model_dir import folder_entries, read_json, write_json
+
+
+class Exporter:
+    """Writes exports of an Estimator to `model_dir/export/<name>/<seconds since 1970>/`."""
+
+    name = "latest"
+
+    def __init__(self, model_dir, keep=5, facts=None):
+        self.folder = Path(model_dir) / "export" / self.name
+        self.keep = keep
+        self.facts = facts or {}
+
+    def wanted(self, metrics, finished):
+        """Tells whether the model of this moment is to be exported."""
+        return True
+
+    def export(self, estimator, metrics, finished):
+        """Exports when `wanted`; returns the folder, None otherwise."""
+        if not self.wanted(metrics, finished):
+            return None
+        stamp = max(int(time.time()), *(int(path.name) + 1 for path in self.exported()), 0)
+        folder = estimator.export_saved_model(
+            self.folder / str(stamp), metrics=_numbers(metrics), **self.facts
+        )
+        remove_folders(self.exported()[: -self.keep])
+        return folder
+
+    def exported(self):
+        """Returns the folders written so far, oldest first."""
+        return sorted(
+            (path for path in folder_entries(self.folder) if path.name.isdigit()), key=lambda p: int(p.name)
+        )
+
+
+class LatestExporter(Exporter):
+    """Exports after every evaluation."""
+
+
+class FinalExporter(Exporter):
+    """Exports once, when training is over."""
+
+    name = "final"
+
+    def wanted(self, metrics, finished):
+        """True at the end."""
+        return finished
+
+
+class BestExporter(Exporter):
+    """Exports whenever the monitor is better than ever before, restarts included."""
+
+    name = "best"
+
+    def __init__(self, model_dir, monitor, higher_is_better, keep=1, facts=None):
+        super().__init__(model_dir, keep, facts)
+        self.monitor = monitor
+        self.higher_is_better = higher_is_better
+        self.record = self.folder / "best.json"
+
+    def wanted(self, metrics, finished):
+        """True when the monitor beats the recorded best; the record lies beside the exports, so it survives."""
+        value = metrics.get(self.monitor)
+        if value is None:
+            return False
+        if self.record.exists():
+            best = read_json(self.record)[self.monitor]
+            if (value <= best) if self.higher_is_better else (value >= best):
+                return False
+        write_json(self.record, {self.monitor: value, "step": metrics.get("step")})
+        return True
+
+
+def _numbers(metrics):
+    return {name: value for name, value in metrics.items() if isinstance(value, int | float | str)}

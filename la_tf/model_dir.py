@@ -1,0 +1,96 @@
+"""What lies in a model_dir besides its checkpoints: config.json and metrics.jsonl. No TensorFlow in here."""
+
+import json
+import os
+from pathlib import Path
+
+from data.errors import UserError
+
+
+def claim(model_dir, identity, circumstances, versions):
+    """Writes config.json into a new model_dir, or checks that an old one belongs to the same run.
+
+    Raises UserError naming the keys of the identity that differ; differing circumstances are simply written anew.
+    """
+    path = Path(model_dir) / "config.json"
+    if path.exists():
+        check_identity(path, identity)
+    elif any(folder_entries(model_dir)):
+        raise UserError(
+            f"--model_dir={model_dir}: holds files but no config.json, so it is not a run; choose an empty folder"
+        )
+    try:
+        write_json(path, {"identity": identity, "circumstances": circumstances, "versions": versions})
+    except OSError as error:
+        raise UserError(
+            f"--model_dir={model_dir}: cannot be written ({error.strerror}); choose another"
+        ) from None
+
+
+def check_identity(path, identity):
+    """Compares the identity stored at `path` with `identity`; raises UserError naming every key that differs."""
+    stored = read_json(path)["identity"]
+    differing = [key for key in sorted({*stored, *identity}) if stored.get(key) != identity.get(key)]
+    if differing:
+        listed = ", ".join(
+            f"{key} {stored.get(key)!r} there, {identity.get(key)!r} here" for key in differing
+        )
+        raise UserError(
+            f"--model_dir={path.parent}: belongs to another run ({listed}); choose another folder or undo the change"
+        )
+
+
+def folder_entries(path):
+    """Returns the entries of a folder, none when it does not exist."""
+    return list(Path(path).iterdir()) if Path(path).is_dir() else []
+
+
+def read_json(path):
+    """Reads a JSON file; raises UserError naming it when it is damaged."""
+    try:
+        return json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error})") from None
+
+
+def write_json(path, value):
+    """Writes `value` so that the file is either the old one or the new one, never half of it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(temporary, "w") as file:
+        json.dump(value, file, indent=1)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+class MetricsFile:
+    """metrics.jsonl: one object a line; lines later than the checkpoint a run resumes from are cut off."""
+
+    def __init__(self, folder):
+        self.path = Path(folder) / "metrics.jsonl"
+
+    def append(self, record):
+        """Adds one line; with the newline last, a torn line is recognised as such."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def read(self):
+        """Returns all whole lines as dicts."""
+        if not self.path.exists():
+            return []
+        lines = self.path.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def cut(self, step):
+        """Drops the lines after `step`."""
+        records = self.read()
+        kept = [record for record in records if record["step"] <= step]
+        if not self.path.exists():
+            return
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        os.replace(temporary, self.path)

@@ -1,0 +1,95 @@
+"""Learning-rate schedules. `steps`, `cosine` and `constant` are Keras' own; `plateau` is the paper's (section 4.1)."""
+
+import math
+
+import keras
+
+
+def by_step(schedule, learning_rate, total_steps, drop_steps=(), factor=0.1):
+    """Returns what a Keras optimizer takes as `learning_rate` for a schedule name.
+
+    `plateau` and `constant` start as a number; `Plateau` lowers it between epochs.
+    """
+    if schedule == "cosine":
+        return keras.optimizers.schedules.CosineDecay(learning_rate, max(total_steps, 1))
+    if schedule == "steps":
+        values = [learning_rate * factor**drops for drops in range(len(drop_steps) + 1)]
+        return keras.optimizers.schedules.PiecewiseConstantDecay(list(drop_steps), values)
+    return learning_rate
+
+
+class Saturation:
+    """Tells when a metric has not improved for `patience` epochs; its memory is a dict that a checkpoint can hold.
+
+    A new phase starts afresh: kNN and loss of the warm start say nothing about those of Local Aggregation.
+    """
+
+    def __init__(self, patience, higher_is_better):
+        self.patience = patience
+        self.sign = 1.0 if higher_is_better else -1.0
+        self.memory = {"best": None, "epochs_since": 0, "phase": None}
+
+    def reached(self, value, phase=None):
+        """Takes in the metric of one epoch; returns True once `patience` epochs have passed without a better one."""
+        value = self.sign * value
+        best = self.memory["best"] if phase == self.memory["phase"] else None
+        better = math.isfinite(value) and (best is None or value > best)
+        epochs_since = 0 if better else self.memory["epochs_since"] + 1
+        self.memory = {"best": value if better else best, "epochs_since": epochs_since, "phase": phase}
+        return epochs_since >= self.patience
+
+    def rest(self):
+        """Starts counting anew: after a drop, the lower rate gets its own `patience` epochs."""
+        self.memory["epochs_since"] = 0
+
+
+class Plateau(keras.callbacks.Callback):
+    """Multiplies the learning rate by `factor` when the monitor saturates, `drops` times at most (section 4.1)."""
+
+    def __init__(self, monitor, higher_is_better, patience=10, drops=2, factor=0.1):
+        super().__init__()
+        self.monitor = monitor
+        self.saturation = Saturation(patience, higher_is_better)
+        self.drops = drops
+        self.factor = factor
+        self.dropped = 0
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Looks at the monitor and lowers the rate when it is time."""
+        if not self.saturation.reached(logs[self.monitor], logs.get("phase")) or self.dropped == self.drops:
+            return
+        self.dropped += 1
+        self.saturation.rest()
+        optimizer = self.model.optimizer
+        optimizer.learning_rate = float(optimizer.learning_rate) * self.factor
+
+    def get_state(self):
+        """Returns what a checkpoint has to hold."""
+        return {"dropped": self.dropped, **self.saturation.memory}
+
+    def set_state(self, state):
+        """Takes back what `get_state` gave; the rate itself comes back with the optimizer."""
+        self.dropped = state["dropped"]
+        self.saturation.memory = {key: state[key] for key in self.saturation.memory}
+
+
+class EarlyStopping(keras.callbacks.Callback):
+    """Ends the run when the monitor has not improved for `patience` epochs."""
+
+    def __init__(self, monitor, higher_is_better, patience):
+        super().__init__()
+        self.monitor = monitor
+        self.saturation = Saturation(patience, higher_is_better)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Looks at the monitor."""
+        if self.saturation.reached(logs[self.monitor], logs.get("phase")):
+            self.model.stop_training = True
+
+    def get_state(self):
+        """Returns what a checkpoint has to hold."""
+        return dict(self.saturation.memory)
+
+    def set_state(self, state):
+        """Takes back what `get_state` gave."""
+        self.saturation.memory = dict(state)

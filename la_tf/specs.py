@@ -1,0 +1,58 @@
+"""The Estimator's vocabulary on Keras: what to run, where, how often, on which input."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class ModeKeys(StrEnum):
+    """What an `input_fn` is asked for."""
+
+    TRAIN = "train"
+    EVAL = "eval"
+    PREDICT = "predict"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How a run behaves, apart from what it learns."""
+
+    model_dir: str
+    seed: int = 0
+    save_checkpoints_steps: int = 0  # besides the end of every epoch; 0: at the end of epochs alone
+    keep_checkpoint_max: int = 3
+    log_step_count_steps: int = 100
+    deterministic: bool = False  # TensorFlow's deterministic kernels: slower, bit-identical on one machine
+
+
+@dataclass(frozen=True)
+class InputContext:
+    """What an `input_fn` needs to know: the first step to deliver, and its share of each global batch."""
+
+    first_step: int = 0
+    pipeline: int = 0
+    pipelines: int = 1
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """What to train on: `input_fn(mode, context)` gives batches without end; steps_per_epoch cuts them into epochs."""
+
+    input_fn: Callable
+    max_steps: int
+    steps_per_epoch: int
+    hooks: tuple = ()  # keras callbacks
+    monitor: "EvalSpec | None" = None  # what schedules and exporters select on, evaluated after every epoch
+    explain_input_error: Callable | None = None  # step -> raises an error that names the picture at fault
+
+
+@dataclass(frozen=True)
+class EvalSpec:
+    """One named evaluation: `evaluate(model, batches) -> metrics`, with its own event folder `eval_<name>`."""
+
+    input_fn: Callable
+    evaluate: Callable[[Any, Any], dict]
+    name: str = "test"
+    steps: int | None = None  # batches to look at; None: all
+    explain_input_error: Callable | None = None  # raises an error that names the picture at fault

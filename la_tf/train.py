@@ -1,0 +1,55 @@
+"""Trains an embedding from unlabelled pictures: python -m la_tf.train --flagfile=quickstart.flags
+
+The model_dir is the run: the same command resumes it, or says that it is finished. Every flag has a default but
+--dataset and --model_dir; presets (*.flags) set the rest, and flags after --flagfile override them.
+"""
+
+import sys
+
+from la_tf import cli, flags
+from la_tf.experiment import Experiment
+from la_tf.summary import closing_table, result_of
+
+
+def main():
+    """Flags -> experiment -> run; returns the result."""
+    experiment = Experiment(flags.config())
+    for warning in experiment.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    experiment.claim()
+    if experiment.finished():
+        print(f"{experiment.config.run.model_dir} is finished; raise --epochs to go on", file=sys.stderr)
+    else:
+        run(experiment)
+    print(closing_table(experiment), file=sys.stderr)
+    return result_of(experiment)
+
+
+def run(experiment):
+    """Trains, evaluates, or does both, as --mode says."""
+    with cli.quiet_stderr():
+        import tensorflow  # noqa: F401
+    from la_tf.estimator import Estimator, follow, train_and_evaluate
+
+    config = experiment.config.run
+    estimator = Estimator(experiment.model_fn, experiment.run_config())
+    if config.mode == "eval":
+        follow(estimator, experiment.eval_specs(), experiment.max_steps)
+        return
+    print(experiment.headline(), file=sys.stderr)
+    if config.warm_start and not estimator.latest_checkpoint():
+        report_warm_start(*estimator.warm_start(config.warm_start))
+    eval_specs = experiment.eval_specs() if config.mode == "both" else ()
+    train_and_evaluate(estimator, experiment.train_spec(), eval_specs, experiment.exporters())
+
+
+def report_warm_start(loaded, missing, unused):
+    """Prints what a warm start took over."""
+    print(f"warm start: {len(loaded)} variables taken over", file=sys.stderr)
+    for title, names in (("not found there, start afresh", missing), ("there, but not used", unused)):
+        for name in names:
+            print(f"  {title}: {name}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,132 @@
+"""The loop of `Estimator.train`: from the newest checkpoint, step by step and epoch by epoch, to the last step."""
+
+import math
+import time
+
+import tensorflow as tf
+
+from data.errors import UserError
+from la_tf import checkpoints
+from la_tf.specs import InputContext, ModeKeys
+
+
+class TrainingLoop:
+    """One call of `Estimator.train`.
+
+    After each epoch come the monitor, the evaluations, the hooks, the exporters and a checkpoint, in this order, so
+    that a checkpoint holds all that its epoch did. Hooks are keras callbacks; `on_train_batch_end` gets logs at the
+    steps that are to be logged and None at the others.
+    """
+
+    def __init__(self, estimator, spec, eval_specs=(), exporters=()):
+        self.estimator = estimator
+        self.config = estimator.config
+        self.spec = spec
+        self.eval_specs = ((spec.monitor,) if spec.monitor else ()) + tuple(eval_specs)
+        self.exporters = exporters
+        self.model = estimator.model
+        # As tf.function and not through Keras' fit, which MultiWorkerMirroredStrategy does not work with.
+        self.train_step = tf.function(self.model.train_step, reduce_retracing=True)
+
+    def run(self):
+        """Trains; returns the metrics of the last epoch, those of the checkpoint when there is nothing to do."""
+        logs = self._resume()
+        if self._finished():
+            return logs
+        batches = iter(self.spec.input_fn(ModeKeys.TRAIN, InputContext(first_step=self.step)))
+        self._call("on_train_begin", {"step": self.step})
+        while not self._finished():
+            logs = self._epoch(batches)
+        self._call("on_train_end", logs)
+        return logs
+
+    def _resume(self):
+        for hook in self.spec.hooks:
+            hook.set_model(self.model)
+        self.step = self.estimator.step
+        self.model.stop_training = False
+        self.found = {}  # what `begin_epoch` said of the epoch under way
+        checkpoint = self.estimator.latest_checkpoint()
+        if checkpoint is None:
+            self._save(epoch=0)
+            return {}
+        state = checkpoints.read_state(checkpoint)
+        for hook in self.spec.hooks:
+            if type(hook).__name__ in state["hooks"]:
+                hook.set_state(state["hooks"][type(hook).__name__])
+        self.found = state["found"]
+        self.model.stop_training = state["stopped"]
+        return state["logs"]
+
+    def _finished(self):
+        return self.step >= self.spec.max_steps or self.model.stop_training
+
+    def _epoch(self, batches):
+        """Runs the rest of the epoch that the current step lies in; returns its metrics."""
+        epoch, position = divmod(self.step, self.spec.steps_per_epoch)
+        if position == 0:
+            self.model.reset_metrics()
+            self.found = self.model.begin_epoch(epoch)
+        self._call("on_epoch_begin", epoch, self.found)
+        end = min(self.spec.max_steps, (epoch + 1) * self.spec.steps_per_epoch)
+        started, images = time.perf_counter(), 0
+        while self.step < end:
+            batch = self._next(batches)
+            self.train_step(batch)
+            self.step += 1
+            images += int(batch["index"].shape[0])
+            logs = None
+            if self.step == end or self.step % self.config.log_step_count_steps == 0:
+                logs = self._running(epoch, images / (time.perf_counter() - started))
+            self._call("on_train_batch_end", self.step, logs if self.step < end else None)
+            every = self.config.save_checkpoints_steps
+            if self.step < end and every and self.step % every == 0:
+                self._save(epoch)
+        return self._end_epoch(epoch, logs)
+
+    def _end_epoch(self, epoch, logs):
+        for eval_spec in self.eval_specs:
+            logs |= self.estimator.evaluate(eval_spec)
+        self._call("on_epoch_end", epoch, logs)
+        for exporter in self.exporters:
+            exporter.export(self.estimator, logs, self._finished())
+        self._save(epoch, logs)
+        return logs
+
+    def _running(self, epoch, images_per_s):
+        logs = {
+            "step": self.step,
+            "epoch": epoch,
+            "time": time.time(),
+            **self.model.epoch_metrics(),
+            "learning_rate": float(self.model.optimizer.learning_rate),
+            "images_per_s": images_per_s,
+            **self.found,
+        }
+        if not math.isfinite(logs["loss"]):
+            raise UserError(
+                f"the loss is {logs['loss']} at step {self.step}, learning rate {logs['learning_rate']:.2g}: lower "
+                f"--learning_rate; the last good state is {self.estimator.latest_checkpoint()}"
+            )
+        return logs
+
+    def _next(self, batches):
+        try:
+            return next(batches)
+        except tf.errors.OpError:
+            if self.spec.explain_input_error:
+                self.spec.explain_input_error(self.step)  # raises an error that names the picture
+            raise
+
+    def _save(self, epoch, logs=None):
+        self.estimator.save(
+            self.spec.hooks,
+            epoch=epoch,
+            found=self.found,
+            logs=logs or {},
+            stopped=self.model.stop_training,
+        )
+
+    def _call(self, event, *arguments):
+        for hook in self.spec.hooks:
+            getattr(hook, event)(*arguments)
