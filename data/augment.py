@@ -91,7 +91,8 @@ def crop_and_resize(pictures, boxes, image_size: int, flips=None):
     rows = _bilinear_weights(boxes[:, 0], boxes[:, 2], height, image_size)  # [B, S, H]
     columns = _bilinear_weights(boxes[:, 1], boxes[:, 3], width, image_size, flips)  # [B, S, W]
     squeezed = tf.matmul(rows, tf.reshape(pictures, [-1, height, width * 3]))
-    return tf.matmul(columns[:, None], tf.reshape(squeezed, [-1, image_size, width, 3]))
+    views = tf.matmul(columns[:, None], tf.reshape(squeezed, [-1, image_size, width, 3]))
+    return tf.minimum(views, 1)  # weights that add up to a rounding error more than 1
 
 
 def _bilinear_weights(start, length, source: int, target: int, reverse=None):
@@ -170,12 +171,14 @@ def recolour(pictures, draws, augmentation: Augmentation):
     to_yiq, from_yiq = YIQ.astype(np.float32), np.linalg.inv(YIQ).astype(np.float32)
     matrix = from_yiq @ tf.reshape(in_yiq, [-1, 3, 3]) @ to_yiq
     contrast = factors[:, Draw.CONTRAST, None, None]
-    pixels = tf.reshape(pictures, [-1, pictures.shape[1] * pictures.shape[2], 3])
-    mean = tf.reduce_mean(pixels, axis=1, keepdims=True)
-    # y = matrix (contrast x + (1 - contrast) mean), with pixels as rows
-    mixed = tf.matmul(pixels, contrast * matrix, transpose_b=True)
-    mixed += (1 - contrast) * tf.matmul(mean, matrix, transpose_b=True)
-    return tf.reshape(tf.clip_by_value(mixed, 0, 1), tf.shape(pictures))
+    # y = matrix (contrast x + (1 - contrast) mean), pixels as rows.  Mean and offset go by whole rows of the picture:
+    # a last dimension of 3 makes TensorFlow's reductions and broadcasts several times slower.
+    height, width = pictures.shape[1:3]
+    mean = tf.reduce_mean(tf.reduce_mean(pictures, axis=1), axis=1, keepdims=True)
+    offset = (1 - contrast) * tf.matmul(mean, matrix, transpose_b=True)  # [B, 1, 3]
+    mixed = tf.matmul(tf.reshape(pictures, [-1, height * width, 3]), contrast * matrix, transpose_b=True)
+    mixed = tf.reshape(mixed, [-1, height, width * 3]) + tf.tile(offset, [1, 1, width])
+    return tf.reshape(tf.clip_by_value(mixed, 0, 1), [-1, height, width, 3])
 
 
 # --- whole views ---------------------------------------------------------------------------------------------------

@@ -36,8 +36,8 @@ class Augmentation:
 def augmentation_for(kind: str, image_size: int, overrides: DataConfig = DataConfig()) -> Augmentation:
     """What a data set of this kind gets, with whatever `overrides` does not leave at None.
 
-    Photographs: the instance recognition view (section 3.4 of the paper; the authors' code).  Digits: small affine changes;
-    mirrored they would be other signs, and they have no colour.
+    Photographs: the authors' Instance Recognition view.  Digits: small affine changes; mirrored they would be
+    other signs, and they have no colour.
     """
     if kind == "digits":
         default = Augmentation(image_size, rotation=10.0, scale=0.1, shift=0.08, shear=0.1)

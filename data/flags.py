@@ -10,16 +10,14 @@ from data.spec import FORMS
 _DEFAULT = DataConfig()
 
 flags.DEFINE_string("dataset", _DEFAULT.dataset, f"Where the pictures are: {' | '.join(FORMS.values())}.")
-flags.DEFINE_integer(
-    "image_size", None, "Side of the network's input, px. Default: 16 for digits, the pictures' own size where all "
-    "are equal and at most 64 px, else 224.",
-)  # fmt: skip
+flags.DEFINE_integer("image_size", None, "Side of the network's input, px. Default: 16 for digits, else by the pictures.")
 flags.DEFINE_integer("batch_size", _DEFAULT.batch_size, "Pictures per step, all replicas together.")
 flags.DEFINE_integer("workers", _DEFAULT.workers, "Parallel calls of the input pipeline; 0 chooses by itself.")
 flags.DEFINE_float(
-    "validation_fraction", _DEFAULT.validation_fraction,
+    "validation_fraction",
+    _DEFAULT.validation_fraction,
     "Part of the training pictures, stratified by class, that schedules and early stopping look at.",
-)  # fmt: skip
+)
 flags.DEFINE_string("tfds_data_dir", None, "Where TFDS keeps its data sets. Default: TFDS' own rule.")
 flags.DEFINE_float("crop_min_area", None, "Least area of a random crop. Default: 0.2; digits are not cropped.")
 flags.DEFINE_float("jitter", None, "Strength of brightness, contrast, saturation and hue. Default: 0.4; digits 0.")

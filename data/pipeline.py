@@ -137,7 +137,8 @@ def _from_memory(pictures, rows):
 
 def _cut(data, boxes, size):
     """What `boxes` cuts out of one encoded picture, as a batch of one in [0, 1]: [1, S, S, 3]."""
-    return resize(decode_and_crop(data, boxes), size, size)[None] / 255
+    view = resize(decode_and_crop(data, boxes), size, size)[None] / 255
+    return tf.minimum(view, 1)  # averages are off by rounding errors
 
 
 def _streamed(split, steps, view, batch_size, full_batches, workers):

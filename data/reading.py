@@ -127,9 +127,9 @@ def name_broken(split: Split, rows) -> None:
 
 
 def _reason(data):
-    if not data:
-        return "is empty (0 bytes)"
     head = data[:64]
+    if not head:
+        return "is empty (0 bytes)"
     if all(32 <= byte < 127 or byte in b"\t\n\r" for byte in head):
         return f"is not a picture but text ({head[:16].decode()!r}...)"
-    return "cannot be decoded" if data.startswith(_JPEG) else "is not a picture of a known format, or is damaged"
+    return "cannot be decoded as a picture (damaged, or of a format that TensorFlow does not read)"

@@ -29,8 +29,8 @@ def open_tfds(spec: str, name: str, data_dir: str | None) -> DataSet:
     if "train" not in splits:
         raise UserError(f"--dataset={spec}: it has no train split, only {', '.join(splits)}")
     test = next((split for split in ("test", "validation") if split in splits), None)
-    feature = builder.info.features
-    names = getattr(feature.get("label") if hasattr(feature, "get") else None, "names", None)
+    features = builder.info.features
+    names = getattr(features["label"], "names", None) if "label" in features else None
     train_split = _split(spec, "train", splits["train"])
     return DataSet(spec, tuple(names or ()), train_split, test and _split(spec, "test", splits[test]))
 

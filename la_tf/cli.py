@@ -15,10 +15,15 @@ flags.DEFINE_boolean("debug", False, "Show the traceback behind a one-line error
 def run(main):
     """Runs `main()` after the flags are parsed; its result, a dict, is the last line of stdout, as JSON."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # TensorFlow leaves oneDNN off on CPUs without AVX-512, where it nearly halves the time of a training step as well.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     app.run(lambda argv: _guarded(main, argv), flags_parser=_parse_flags)
 
 
 def _parse_flags(argv):
+    if {"--help", "-help", "-h", "-?"} & {*argv[1:]}:
+        _print_help()
+        sys.exit(0)  # absl would show the main's own flags alone, and call it a failure
     try:
         rest = flags.FLAGS(argv)
     except (flags.Error, OSError) as error:  # OSError: a flagfile that is not there
@@ -26,6 +31,14 @@ def _parse_flags(argv):
     if len(rest) > 1:
         _leave(FlagError(f"{rest[1]}: flags alone are understood, e.g. --dataset=digits"))
     return rest
+
+
+def _print_help():
+    """Prints what the main does and every flag of ours, by the module that defines it."""
+    print(sys.modules["__main__"].__doc__)
+    for module, defined in flags.FLAGS.flags_by_module_dict().items():
+        if defined and not module.startswith("absl."):
+            print(flags.FLAGS.module_help(module))
 
 
 def _guarded(main, argv):

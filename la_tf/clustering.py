@@ -22,7 +22,7 @@ def cluster(rows, clusters, clusterings, seed):
             rows.shape[1],
             clusters,
             niter=ITERATIONS,
-            seed=seed * 1000 + h + 1,
+            seed=(seed * 1000 + h + 1) % 2**31,  # Faiss takes a C int
             min_points_per_centroid=1,
             max_points_per_centroid=len(rows),
         )

@@ -52,12 +52,12 @@ class Estimator:
         return checkpoints.latest(self.config.model_dir)
 
     def get_variable_names(self):
-        """Returns the names of what the newest checkpoint holds."""
-        return sorted(checkpoints.read_arrays(self.latest_checkpoint()).files)
+        """Returns the names of what the newest checkpoint holds; raises UserError when there is none."""
+        return sorted(self._newest_arrays().files)
 
     def get_variable_value(self, name):
-        """Returns one array of the newest checkpoint by name."""
-        return checkpoints.read_arrays(self.latest_checkpoint())[name]
+        """Returns one array of the newest checkpoint by name; raises UserError when there is none."""
+        return self._newest_arrays()[name]
 
     def variables(self):
         """Returns everything that makes the run what it is, by name: weights, bank, optimizer, running metrics."""
@@ -141,6 +141,11 @@ class Estimator:
     def export_saved_model(self, folder, **facts):
         """Writes the one-folder export of the current model to `folder`; facts go into backbone.json."""
         return bundle.write(folder, self.model.embedder, step=self.step, **facts)
+
+    def _newest_arrays(self):
+        if not self.latest_checkpoint():
+            raise UserError(f"--model_dir={self.config.model_dir}: has no checkpoint yet")
+        return checkpoints.read_arrays(self.latest_checkpoint())
 
     def _event_folder(self, name):
         if not hasattr(self, "_event_folders"):

@@ -131,7 +131,7 @@ class Experiment:
             **choices,
         )
         sgd = keras.optimizers.SGD(self._learning_rate(), momentum=optimizer.momentum)
-        learner.compile(optimizer=sgd, jit_compile=False)  # XLA is a choice, not a surprise on one GPU
+        learner.compile(sgd)
         return learner
 
     def _learning_rate(self):

@@ -1,5 +1,6 @@
 """When to export: Latest, Best and Final write `export/<name>/<time>/` and keep the newest few."""
 
+import math
 import time
 from pathlib import Path
 
@@ -67,14 +68,19 @@ class BestExporter(Exporter):
     def wanted(self, metrics, finished):
         """True when the monitor beats the recorded best; the record lies beside the exports, so it survives."""
         value = metrics.get(self.monitor)
-        if value is None:
+        if value is None or not math.isfinite(value):
             return False
-        if self.record.exists():
-            best = read_json(self.record)[self.monitor]
-            if (value <= best) if self.higher_is_better else (value >= best):
-                return False
-        write_json(self.record, {self.monitor: value, "step": metrics.get("step")})
-        return True
+        if not self.record.exists():
+            return True
+        best = read_json(self.record)[self.monitor]
+        return value > best if self.higher_is_better else value < best
+
+    def export(self, estimator, metrics, finished):
+        """As the others; the record comes last, so a process killed in between exports again."""
+        folder = super().export(estimator, metrics, finished)
+        if folder is not None:
+            write_json(self.record, {self.monitor: metrics[self.monitor], "step": metrics.get("step")})
+        return folder
 
 
 def _numbers(metrics):

@@ -132,6 +132,7 @@ class LocalAggregation(InstanceRecognition):
     def begin_epoch(self, epoch):
         """Renews the H clusterings once the warm start is over; returns the health of the new clusters."""
         if epoch < self.warmup_epochs:
+            self.aggregating.assign(False)  # a run that was warm-started from LA is back in its own warm start
             return {"phase": "ir"}
         return {"phase": "la", **self.renew_clusters()}
 

@@ -66,6 +66,10 @@ class Method(keras.Model):
         """Returns the metrics of the epoch so far as plain numbers."""
         return {metric.name: float(metric.result()) for metric in self.metrics}
 
+    def compile(self, optimizer, jit_compile=False, **kwargs):
+        """As `keras.Model.compile`; XLA only when asked for (Keras would switch it on for a single GPU)."""
+        super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
+
     def fit(self, *args, callbacks=None, **kwargs):
         """As `keras.Model.fit`, with `begin_epoch` called where it belongs."""
         between_epochs = keras.callbacks.LambdaCallback(

@@ -15,7 +15,7 @@ def claim(model_dir, identity, circumstances, versions):
     path = Path(model_dir) / "config.json"
     if path.exists():
         check_identity(path, identity)
-    elif any(folder_entries(model_dir)):
+    elif folder_entries(model_dir):
         raise UserError(
             f"--model_dir={model_dir}: holds files but no config.json, so it is not a run; choose an empty folder"
         )
@@ -29,7 +29,10 @@ def claim(model_dir, identity, circumstances, versions):
 
 def check_identity(path, identity):
     """Compares the identity stored at `path` with `identity`; raises UserError naming every key that differs."""
-    stored = read_json(path)["identity"]
+    content = read_json(path)
+    if not isinstance(content, dict) or "identity" not in content:
+        raise UserError(f"{path}: was not written by la_tf.train; choose an empty --model_dir")
+    stored = content["identity"]
     differing = [key for key in sorted({*stored, *identity}) if stored.get(key) != identity.get(key)]
     if differing:
         listed = ", ".join(
@@ -41,8 +44,8 @@ def check_identity(path, identity):
 
 
 def folder_entries(path):
-    """Returns the entries of a folder, none when it does not exist."""
-    return list(Path(path).iterdir()) if Path(path).is_dir() else []
+    """Returns the entries of a folder, none when it does not exist; names with a dot are somebody's half-written."""
+    return [entry for entry in Path(path).iterdir() if entry.name[0] != "."] if Path(path).is_dir() else []
 
 
 def read_json(path):

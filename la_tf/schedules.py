@@ -14,7 +14,9 @@ def by_step(schedule, learning_rate, total_steps, drop_steps=(), factor=0.1):
         return keras.optimizers.schedules.CosineDecay(learning_rate, max(total_steps, 1))
     if schedule == "steps":
         values = [learning_rate * factor**drops for drops in range(len(drop_steps) + 1)]
-        return keras.optimizers.schedules.PiecewiseConstantDecay(list(drop_steps), values)
+        # Keras still gives the old value at a boundary itself; `drop_steps` are the first steps at the new one.
+        boundaries = [step - 1 for step in drop_steps]
+        return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)
     return learning_rate
 
 

@@ -1,5 +1,6 @@
 """What a finished run is told to have come to. No TensorFlow in here."""
 
+import itertools
 from pathlib import Path
 
 from la_tf.model_dir import MetricsFile, folder_entries
@@ -64,7 +65,7 @@ def training_seconds(folder):
     """Returns the time between the first and last metrics line, pauses of more than an hour between lines left out."""
     times = [record["time"] for record in MetricsFile(folder).read()]
     return sum(
-        after - before for before, after in zip(times, times[1:], strict=False) if after - before < 3600
+        after - before for before, after in itertools.pairwise(times) if after - before < 3600
     )
 
 

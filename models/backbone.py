@@ -7,12 +7,13 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from models.preprocessing import Preprocessing
+from models.preprocessing import Preprocessing, check_keys
 
 if TYPE_CHECKING:
     import keras
 
-# Name -> module with `build(name, width, resnet_version, stem, batch_norm, preprocessing) -> (model, strides)`.
+# Name -> module; its `build(name, width, resnet_version, stem, batch_norm, preprocessing)` gives (model,
+# strides).
 BACKBONES = {
     "resnet10": "models.resnet",
     "resnet18": "models.resnet",
@@ -21,6 +22,7 @@ BACKBONES = {
 }
 STEMS = ("imagenet", "small")
 RESNET_VERSIONS = (1, 2)
+ARCHITECTURE_KEYS = ("name", "width", "resnet_version", "stem", "batch_norm", "preprocessing")
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class Backbone:
     """A network with named endpoints and what else one needs to know to use it.
 
     `model`: RGB [B, H, W, 3] in [0, 1] -> {endpoint: [B, ceil(H / stride), ceil(W / stride), channels]}.
-    `freeze_groups`: endpoint -> names of the layers with weights behind the endpoint before it, up to this one; with the
-    groups conv1..convN frozen, endpoint convN is a fixed function of the picture.
+    `freeze_groups`: endpoint -> names of the layers with weights that lie between the endpoint before and
+    this one; with the groups conv1..convN frozen, endpoint convN is a fixed function of the picture.
     `architecture`: the JSON-able arguments that `backbone_from_architecture` builds the same network from.
     """
 
@@ -51,8 +53,9 @@ def build_backbone(
 ) -> Backbone:
     """A freshly initialised backbone (`keras.utils.set_random_seed` before it makes the weights repeatable).
 
-    `width` is the number of channels of the stem, 64 in the standard networks; `stem` is "imagenet" (7x7 stride 2, pooling)
-    or "small" (3x3, no pooling); without `batch_norm` the convolutions have biases. Raises ValueError naming the argument.
+    `width` is the number of channels of the stem, 64 in the standard networks; `stem` is "imagenet" (7x7
+    stride 2, pooling) or "small" (3x3, no pooling); without `batch_norm` the convolutions have biases.
+    `preprocessing=None` is ImageNet's at 224 px. Raises ValueError naming the argument.
     """
     preprocessing = preprocessing or Preprocessing()
     arguments = {
@@ -91,21 +94,16 @@ def check_architecture(name, width, resnet_version, stem, batch_norm) -> None:
 
 
 def backbone_from_architecture(architecture: dict) -> Backbone:
-    """The backbone, freshly initialised, that `Backbone.architecture` describes; raises ValueError on other keys."""
-    known = {"name", "width", "resnet_version", "stem", "batch_norm", "preprocessing"}
-    if unknown := sorted(set(architecture) - known):
-        raise ValueError(f"architecture: unknown key {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-    if missing := sorted(known - set(architecture)):
-        raise ValueError(f"architecture: missing key {', '.join(missing)}")
-    return build_backbone(
-        **{**architecture, "preprocessing": Preprocessing.from_json(architecture["preprocessing"])}
-    )
+    """A freshly initialised backbone as `Backbone.architecture` describes; ValueError names a wrong key."""
+    check_keys("architecture", architecture, ARCHITECTURE_KEYS)
+    preprocessing = Preprocessing.from_json(architecture["preprocessing"])
+    return build_backbone(**{**architecture, "preprocessing": preprocessing})
 
 
 def describe(backbone: Backbone) -> str:
-    """A table for people: each endpoint's stride, channels, size at the preprocessing's image size, and parameters.
+    """A table for people: each endpoint's stride, channels, size at the usual image size, and parameters.
 
-    Parameters are those of the endpoint's freeze group, from the endpoint before to this one.
+    The parameters are those of the endpoint's freeze group, from the endpoint before to this one.
     """
     size = backbone.preprocessing.image_size
     rows = [("endpoint", "stride", "channels", f"at {size} px", "parameters")]
@@ -124,7 +122,7 @@ def _layers_of(model, endpoint):
 
 
 def _parameters(backbone, endpoint):
-    """Kernels, biases, gammas and betas of the endpoint's layers, frozen or not; moving statistics are not learned."""
+    """How many numbers of the endpoint's layers are learned (frozen ones count, moving statistics do not)."""
     group = map(backbone.model.get_layer, backbone.freeze_groups[endpoint])
     weights = (weight for layer in group for weight in layer.weights if not weight.name.startswith("moving_"))
     return sum(math.prod(weight.shape) for weight in weights)

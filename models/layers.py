@@ -1,4 +1,4 @@
-"""The layers every backbone is made of. To change how convolutions or batch norm are computed, change them here."""
+"""The layers every backbone is made of: the one place to change how convolutions and norms are computed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import tensorflow as tf
 from models.preprocessing import Preprocessing
 
 BATCH_NORM_EPSILON = 1e-5
-# Keras' 0.99 (and the authors' 0.997) leave stale statistics after the few hundred steps of a run on a small set.
+# Keras' 0.99 (and the authors' 0.997) leave stale statistics after the few hundred steps of a small run.
 BATCH_NORM_MOMENTUM = 0.9
 
 # A fresh object per layer: one Keras initializer object gives the same numbers each time it is called.
@@ -19,7 +19,7 @@ INITIALIZERS = {
 
 
 def convolution(x, filters, size, name, stride=1, use_bias=False, initializer="fan_in"):
-    """A `size` x `size` convolution [B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), filters], `size` odd.
+    """An odd `size` x `size` convolution [B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), filters].
 
     A strided one pads `size // 2` zeros on every side, so that the taps fall on the same pixels whatever the
     picture's size (TensorFlow's SAME pads an even picture on the right and bottom only).
@@ -55,12 +55,13 @@ def max_pool(x, name, size=3, stride=2):
 
 def normalise_image(x, preprocessing: Preprocessing, name="normalise"):
     """RGB pixels [B, H, W, 3] in [0, 1] -> (x - mean) / std in the network's channel order."""
-    return ImageNormalization(preprocessing.mean, preprocessing.std, preprocessing.channel_order, name=name)(x)
+    mean, std, order = preprocessing.mean, preprocessing.std, preprocessing.channel_order
+    return ImageNormalization(mean, std, order, name=name)(x)
 
 
 @keras.saving.register_keras_serializable(package="la_tf")
 class ImageNormalization(keras.layers.Layer):
-    """(x - mean) / std per channel of RGB pictures [B, H, W, 3] in [0, 1], then the channels in `channel_order`.
+    """(x - mean) / std of RGB pictures [B, H, W, 3] in [0, 1], then the channels in `channel_order`.
 
     Always in float32: bfloat16 holds an 8-bit pixel only just, before its mean is taken off.
     """
@@ -77,15 +78,17 @@ class ImageNormalization(keras.layers.Layer):
         return input_shape
 
     def get_config(self):
-        return {**super().get_config(), "mean": self.mean, "std": self.std, "channel_order": self.channel_order}
+        own = {"mean": self.mean, "std": self.std, "channel_order": self.channel_order}
+        return {**super().get_config(), **own}
 
 
 @keras.saving.register_keras_serializable(package="la_tf")
 class FusedBatchNormalization(keras.layers.BatchNormalization):
-    """Keras' BatchNormalization with TensorFlow's fused kernel where that applies: [B, H, W, C], batch statistics.
+    """Keras' BatchNormalization, computing batch statistics of [B, H, W, C] by TensorFlow's fused kernel.
 
-    Same weights, same numbers: Keras 3 composes the same result of a dozen elementwise operations, each of which reads
-    the whole activation. Inference, and whatever the kernel cannot do (other ranks, masks, float64), is Keras' own.
+    Same weights, same numbers, less memory traffic: Keras 3 puts the result together from a dozen elementwise
+    operations over the whole activation. Inference, and what the kernel cannot do (other ranks, masks,
+    float64), is Keras' own.
     """
 
     def call(self, inputs, training=None, mask=None):
@@ -94,7 +97,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
             inputs, tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta), epsilon=self.epsilon
         )
-        # The kernel normalises by the biased variance (/ n) but returns the unbiased one (/ (n - 1)); Keras keeps the biased.
+        # The kernel normalises by the biased variance (/ n) but returns the unbiased one (/ (n - 1)); Keras
+        # averages the biased.
         count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:-1]), variance.dtype)
         variance *= tf.maximum(count - 1, 1) / count
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):

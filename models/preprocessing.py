@@ -9,22 +9,23 @@ import numbers
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# Up to this size a picture is small to begin with (digits, CIFAR, Tiny ImageNet): cutting a margin off would lose content.
+# Pictures up to this size (digits, CIFAR, Tiny ImageNet) have no margin to spare.
 SMALL_IMAGE = 64
 
 
 def default_short_side(image_size: int) -> int:
-    """The short side to resize to before the centre crop: 256 for 224 px, in proportion elsewhere; small images whole."""
+    """Short side in px before the centre crop: 256 for 224 and in proportion, no margin for small images."""
     return image_size if image_size <= SMALL_IMAGE else round(image_size * 256 / 224)
 
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """Evaluation preprocessing of a backbone: short side to `short_side` px, centre crop of `image_size` px, (x - mean) / std.
+    """Evaluation of a picture: short side `short_side` px, centre crop of `image_size` px, (x - mean) / std.
 
-    `mean` and `std` are per channel, always in the order R, G, B and for pixels in [0, 1]. `channel_order` is the order the
-    network wants its channels in ("BGR" for weights that came from Caffe); pictures are always handed over as RGB.
-    `short_side=None` takes `default_short_side`, the paper's 256 for 224. Raises ValueError naming the field.
+    `mean` and `std` are per channel, always in the order R, G, B and for pixels in [0, 1]. `channel_order` is
+    the order the network wants its channels in ("BGR" for weights that came from Caffe); pictures are always
+    handed over as RGB. `short_side=None` takes `default_short_side`, the paper's 256 for 224. Raises
+    ValueError naming the field.
     """
 
     mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -54,12 +55,16 @@ class Preprocessing:
     @classmethod
     def from_json(cls, fields: dict) -> Preprocessing:
         """The inverse of `to_json`; raises ValueError naming the keys that are unknown or missing."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(fields) - known):
-            raise ValueError(f"preprocessing: unknown key {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-        if missing := sorted(known - set(fields)):
-            raise ValueError(f"preprocessing: missing key {', '.join(missing)}")
+        check_keys("preprocessing", fields, [field.name for field in dataclasses.fields(cls)])
         return cls(**fields)
+
+
+def check_keys(what: str, mapping: dict, expected) -> None:
+    """Raises ValueError naming the keys of `mapping` that are unknown, or else those that are missing."""
+    if unknown := sorted(set(mapping) - set(expected)):
+        raise ValueError(f"{what}: unknown key {', '.join(unknown)}; known are {', '.join(expected)}")
+    if missing := sorted(set(expected) - set(mapping)):
+        raise ValueError(f"{what}: missing key {', '.join(missing)}")
 
 
 def _three_numbers(name, values) -> tuple[float, float, float]:

@@ -1,14 +1,17 @@
-"""ResNet-10/18/34/50, pre-activation (v2, the authors') or post-activation (v1), for ImageNet or for small images.
+"""ResNet-10/18/34/50, pre-activation (v2, the authors') or post-activation (v1), for large or small images.
 
-Names: `conv3_unit2_conv1` is the first convolution of the second unit of the third stage; every layer is named after the
-endpoint it helps to compute, so the layers from one endpoint to the next are one freeze group.
+Names: `conv3_unit2_conv1` is the first convolution of the second unit of the third stage. Every layer is
+named after the endpoint it helps to compute, so the layers from one endpoint to the next are one freeze
+group.
 
-v2 (He et al. 2016b, as in TensorFlow's official model, which LA's authors used): no batch norm after the stem convolution;
-the first unit of every stage, the second included, has a 1x1 projection shortcut, applied to the pre-activated input. That
-makes the pre-activated input of a stage its only input: it is the endpoint of the stage before (the readouts' taps).
+v2 (He et al. 2016b, as in TensorFlow's official model, which LA's authors used): no batch norm between the
+stem's convolution and its pooling; the first unit of every stage, the second included, has a 1x1 projection
+shortcut, applied to the pre-activated input. That makes the pre-activated input of a stage its only input,
+and it is the endpoint of the stage before, where the authors tap for their readouts.
 v1 (He et al. 2016a): batch norm after each convolution, a projection only where the shape changes.
-In both the stride of a bottleneck sits in its 3x3. Initialisation: v2 truncated normal of variance 1 / fan-in, as the
-authors; v1 normal of variance 2 / fan-out, as usual for it.
+In both, the stride of a bottleneck sits in its 3x3, and the stem's pooling pads as TensorFlow's SAME does.
+Initial kernels: v2 truncated normal of variance 1 / fan-in, as the authors; v1 normal of variance 2 /
+fan-out, as usual.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ STAGES = ("conv2", "conv3", "conv4", "conv5")
 
 
 def build(name, width, resnet_version, stem, batch_norm, preprocessing) -> tuple[keras.Model, dict[str, int]]:
-    """The network as (model from RGB [B, H, W, 3] in [0, 1] to {"conv1": [B, h, w, c], ... "conv5"}, stride by endpoint)."""
+    """Model from RGB [B, H, W, 3] in [0, 1] to {"conv1": [B, h, w, c], ...}, and the endpoints' strides."""
     kind, depths = DEPTHS[name]
     convolution = partial(
         layers.convolution,
@@ -53,7 +56,7 @@ def build(name, width, resnet_version, stem, batch_norm, preprocessing) -> tuple
 
 
 def _stem(x, width, stem, version, convolution, normalise):
-    """The first convolution (and pooling), normalised and rectified; v2 does that behind the pooling. Returns (x, stride)."""
+    """The endpoint conv1 and its stride; BN and ReLU come before the pooling (v1) or behind it (v2)."""
     imagenet = stem == "imagenet"
     x = convolution(x, width, 7 if imagenet else 3, "conv1_conv", stride=2 if imagenet else 1)
     if imagenet and version == 2:
@@ -72,15 +75,14 @@ def _unit_convolutions(kind, filters, stride):
 
 
 def _preactivation_stage(x, stage, kind, filters, units, stride, convolution, normalise):
-    """v2: pre-activated [B, H, W, C] -> the pre-activated input of the next stage (or the network's final BN and ReLU)."""
+    """v2: pre-activated [B, H, W, C] -> pre-activated input of the next stage (final BN and ReLU)."""
     for number in range(1, units + 1):
         unit = f"{stage}_unit{number}"
         shortcut = x
         if number == 1:
             shortcut = convolution(x, filters * EXPANSION[kind], 1, f"{unit}_projection", stride=stride)
-        for position, (channels, size, step) in enumerate(
-            _unit_convolutions(kind, filters, stride if number == 1 else 1), start=1
-        ):
+        convolutions = _unit_convolutions(kind, filters, stride if number == 1 else 1)
+        for position, (channels, size, step) in enumerate(convolutions, start=1):
             if number > 1 or position > 1:
                 x = layers.relu(normalise(x, f"{unit}_bn{position}"), f"{unit}_relu{position}")
             x = convolution(x, channels, size, f"{unit}_conv{position}", stride=step)
@@ -96,12 +98,12 @@ def _postactivation_stage(x, stage, kind, filters, units, stride, convolution, n
         if number == 1 and (stride > 1 or x.shape[-1] != filters * EXPANSION[kind]):
             shortcut = convolution(x, filters * EXPANSION[kind], 1, f"{unit}_projection", stride=stride)
             shortcut = normalise(shortcut, f"{unit}_projection_bn")
-        for position, (channels, size, step) in enumerate(
-            _unit_convolutions(kind, filters, stride if number == 1 else 1), start=1
-        ):
+        convolutions = _unit_convolutions(kind, filters, stride if number == 1 else 1)
+        for position, (channels, size, step) in enumerate(convolutions, start=1):
             if position > 1:
                 x = layers.relu(x, f"{unit}_relu{position - 1}")
-            x = normalise(convolution(x, channels, size, f"{unit}_conv{position}", stride=step), f"{unit}_bn{position}")
+            x = convolution(x, channels, size, f"{unit}_conv{position}", stride=step)
+            x = normalise(x, f"{unit}_bn{position}")
         x = layers.relu(keras.layers.Add(name=f"{unit}_add")([shortcut, x]), f"{unit}_relu")
     return x
 

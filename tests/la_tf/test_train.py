@@ -1,0 +1,172 @@
+"""The main job as a user runs it: train, resume, finish, follow, export; what lies in the model_dir afterwards."""
+
+import json
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+
+from la_tf import checkpoints
+from la_tf.model_dir import MetricsFile
+from tests.programs import ROOT, command, environment, run
+
+# Nine images a step, 20 steps an epoch, IR for an epoch: small enough for seconds, and everything takes part.
+TINY = [
+    "--backbone=resnet10", "--width=4", "--embedding_dim=16", "--image_size=8", "--batch_size=64", "--epochs=3",
+    "--warmup_epochs=1", "--clusters=40", "--clusterings=2", "--background_k=64", "--learning_rate=0.05",
+    "--deterministic", "--log_steps=10",
+]  # fmt: skip
+STEPS = 3 * (1437 // 64)
+CLOCKS = {"time", "images_per_s"}
+
+
+def lines(folder):
+    """The metrics of a run without what a clock says."""
+    return [{k: v for k, v in line.items() if k not in CLOCKS} for line in MetricsFile(folder).read()]
+
+
+def last_arrays(folder):
+    with checkpoints.read_arrays(checkpoints.latest(folder)) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def result_of(process):
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout.splitlines()[-1])
+
+
+def kill_once_past(step, process, folder):
+    """Kills -9 as soon as a checkpoint of at least `step` is whole."""
+    deadline = time.monotonic() + 300
+    while not (checkpoints.steps(folder) and checkpoints.steps(folder)[-1] >= step):
+        assert process.poll() is None, "the run ended before it was killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """An uninterrupted run on the digits."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    process = run("la_tf.train", "--dataset=digits", f"--model_dir={folder}", *TINY)
+    return folder, process
+
+
+def test_a_run_leaves_what_the_contract_promises(finished):
+    folder, process = finished
+    result = result_of(process)
+    assert result["finished"] and result["step"] == STEPS
+    assert {path.name for path in folder.iterdir()} >= {
+        "config.json", "dataset.json", "checkpoints", "metrics.jsonl", "export", "eval_test", "eval_validation",
+    }  # fmt: skip
+    assert list(folder.glob("events.out.tfevents.*"))
+    (export,) = (folder / "export" / "final").iterdir()
+    assert {path.name for path in export.iterdir()} >= {
+        "saved_model.pb", "variables", "backbone.weights.h5", "backbone.json", "self_check.npz",
+    }  # fmt: skip
+    config = json.loads((folder / "config.json").read_text())
+    assert config["identity"]["clusters"] == 40 and config["identity"]["image_size"] == 8
+    assert "epochs" in config["circumstances"] and "epochs" not in config["identity"]
+    assert len(json.loads((folder / "dataset.json").read_text())["splits"]) == 2
+
+
+def test_the_metrics_follow_the_phases(finished):
+    folder, process = finished
+    result_of(process)
+    epochs = [line for line in lines(folder) if "knn_top1" in line]
+    assert [line["step"] for line in epochs] == [STEPS // 3, 2 * STEPS // 3, STEPS]
+    assert [line["phase"] for line in epochs] == ["ir", "la", "la"]
+    assert "close_mean" not in epochs[0] and "nmi_previous" not in epochs[1]
+    assert {
+        "loss", "learning_rate", "close_mean", "close_min", "empty_fraction", "own_in_background", "close_skewness",
+        "cluster_min", "cluster_median", "cluster_max", "nmi_previous", "nmi_between", "purity",
+    } <= set(epochs[2])  # fmt: skip
+    assert epochs[-1]["knn_top1"] > 0.15  # chance is 0.1; three epochs of a toy network are no more than a start
+    assert epochs[-1]["loss"] < np.log(64)  # LA over 64 background rows, chance is ln 64 - ln |C|
+
+
+def test_the_same_command_again_finds_the_run_finished(finished):
+    folder, process = finished
+    result_of(process)
+    before = lines(folder)
+    again = run("la_tf.train", "--dataset=digits", f"--model_dir={folder}", *TINY)
+    assert result_of(again)["finished"] and "is finished" in again.stderr
+    assert lines(folder) == before
+
+
+def test_another_identity_is_refused_and_the_key_named(finished):
+    folder, process = finished
+    result_of(process)
+    other = run("la_tf.train", "--dataset=digits", f"--model_dir={folder}", *TINY, "--tau=0.2", "--keep=9")
+    assert other.returncode == 1
+    (line,) = other.stderr.strip().splitlines()
+    assert "tau 0.07 there, 0.2 here" in line and "keep" not in line and str(folder) in line
+
+
+def test_the_exported_folder_serves_and_can_be_made_again(finished, tmp_path):
+    folder, process = finished
+    result_of(process)
+    out = tmp_path / "again"
+    assert result_of(run("la_tf.export", f"--model_dir={folder}", f"--out={out}"))["step"] == STEPS
+    first, again = (json.loads((path / "backbone.json").read_text()) for path in (next(folder.glob("export/final/*")), out))
+    assert first["architecture"] == again["architecture"] and first["step"] == again["step"] == STEPS
+    refused = run("la_tf.export", f"--model_dir={folder}", "--step=7")
+    assert refused.returncode == 1 and "--step=7" in refused.stderr and str(STEPS) in refused.stderr
+
+
+@pytest.mark.parametrize("kill_after", [10, 30])  # in the warm start, in LA
+def test_a_killed_run_resumes_to_the_very_same_end(finished, tmp_path, kill_after):
+    folder, process = finished
+    result_of(process)
+    flags = ["--dataset=digits", f"--model_dir={tmp_path / 'killed'}", *TINY, "--checkpoint_steps=10"]
+    started = subprocess.Popen(command("la_tf.train", *flags), cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL)
+    kill_once_past(kill_after, started, tmp_path / "killed")
+    assert result_of(run("la_tf.train", *flags))["step"] == STEPS
+    assert lines(tmp_path / "killed") == lines(folder)
+    whole, resumed = last_arrays(folder), last_arrays(tmp_path / "killed")
+    assert whole.keys() == resumed.keys()
+    for name in whole:
+        np.testing.assert_array_equal(whole[name], resumed[name], err_msg=name)
+
+
+@pytest.mark.slow
+def test_an_evaluator_follows_a_training_process(tmp_path):
+    flags = ["--dataset=digits", f"--model_dir={tmp_path / 'run'}", *TINY]
+    evaluator = subprocess.Popen(command("la_tf.train", *flags, "--mode=eval"), cwd=ROOT, env=environment())
+    assert result_of(run("la_tf.train", *flags, "--mode=train"))["step"] == STEPS
+    assert evaluator.wait(timeout=120) == 0
+    assert all("knn_top1" not in line for line in lines(tmp_path / "run"))
+    seen = [line for line in lines(tmp_path / "run" / "eval_test")]
+    assert seen[-1]["step"] == STEPS and seen[-1]["knn_top1"] > 0.15
+
+
+@pytest.mark.slow
+def test_unlabelled_pictures_of_ones_own_train_without_any_knn(tmp_path):
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    pictures = tmp_path / "mine"
+    pictures.mkdir()
+    for i in range(40):
+        Image.fromarray(rng.integers(256, size=(24, 20 + i % 3, 3), dtype=np.uint8)).save(pictures / f"{i}.png")
+    flags = ["--batch_size=8", "--epochs=2", "--clusters=5", "--background_k=10", "--schedule=plateau"]
+    process = run("la_tf.train", f"--dataset=folder:{pictures}", f"--model_dir={tmp_path / 'run'}", *TINY, *flags)
+    assert result_of(process)["finished"]
+    assert all("knn_top1" not in line and "purity" not in line for line in lines(tmp_path / "run"))
+    assert list((tmp_path / "run" / "export" / "best").glob("*/saved_model.pb"))  # selected by the loss
+
+
+@pytest.mark.slow
+def test_a_warm_start_takes_weights_and_bank_of_another_run(finished, tmp_path):
+    folder, process = finished
+    result_of(process)
+    flags = [*TINY, "--warmup_epochs=0", "--epochs=1", f"--warm_start={folder}"]
+    result = run("la_tf.train", "--dataset=digits", f"--model_dir={tmp_path / 'warm'}", *flags)
+    assert result_of(result)["step"] == STEPS // 3
+    (epoch,) = [line for line in lines(tmp_path / "warm") if "knn_top1" in line]
+    assert epoch["phase"] == "la"
+    assert "warm start:" in result.stderr
