@@ -9,6 +9,7 @@ self_check.npz               a picture, and what the network makes of it
 import json
 import os
 import shutil
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -124,8 +125,11 @@ def load_backbone(folder, **expected):
                 f"--export={folder}: {key} is {architecture.get(key)!r} there, {wanted!r} wanted here"
             )
     backbone = backbone_from_architecture(architecture)
-    load_weights(backbone.model, folder)
-    check(backbone, folder)
+    try:
+        load_weights(backbone.model, folder)
+        check(backbone, folder)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"--export={folder}: a file is missing or damaged ({error}); export again") from None
     return backbone
 
 

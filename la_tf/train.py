@@ -34,7 +34,9 @@ def run(experiment):
     config = experiment.config.run
     estimator = Estimator(experiment.model_fn, experiment.run_config())
     if config.mode == "eval":
-        follow(estimator, experiment.eval_specs(), experiment.max_steps)
+        if not experiment.eval_specs():
+            raise cli.FlagError("--mode=eval: the data set has no labelled test split to evaluate on")
+        follow(estimator, experiment.eval_specs(), experiment.max_steps, report=lambda found: print(found, file=sys.stderr))
         return
     print(experiment.headline(), file=sys.stderr)
     if config.warm_start and not estimator.latest_checkpoint():

@@ -1,0 +1,119 @@
+"""Checkpoints: whole or absent, by name, newest found, oldest removed, never a pickle."""
+
+import json
+import os
+import zipfile
+
+import numpy as np
+import pytest
+
+from la_tf import checkpoints
+
+ARRAYS = {
+    "memory_bank/rows": np.arange(6, dtype=np.float32).reshape(3, 2),
+    "memory_bank/written": np.array([True, False, True]),
+    "optimizer/SGD/iteration": np.array(7),
+    "cluster_labels": np.full((3, 2), -1, np.int32),
+}
+
+
+def write(folder, step, arrays=ARRAYS, state=None, keep=3):
+    return checkpoints.write(folder, step, arrays, {"epoch": 1} if state is None else state, keep)
+
+
+def test_arrays_come_back_by_name_with_slashes_and_kinds(tmp_path):
+    with checkpoints.read_arrays(write(tmp_path, 5)) as found:
+        assert sorted(found.files) == sorted(ARRAYS)
+        for name, array in ARRAYS.items():
+            np.testing.assert_array_equal(found[name], array)
+            assert found[name].dtype == array.dtype and found[name].shape == array.shape
+
+
+def test_state_comes_back_with_its_step(tmp_path):
+    state = checkpoints.read_state(write(tmp_path, 5, state={"epoch": 2, "hooks": {"Plateau": {"best": None}}}))
+    assert (state["step"], state["epoch"], state["hooks"]) == (5, 2, {"Plateau": {"best": None}})
+
+
+def test_the_newest_is_found_by_number_not_by_name(tmp_path):
+    assert checkpoints.latest(tmp_path / "nothing") is None and checkpoints.steps(tmp_path / "nothing") == []
+    for step in (99_999_999, 100_000_000):  # one digit more
+        write(tmp_path, step)
+    assert checkpoints.steps(tmp_path) == [99_999_999, 100_000_000]
+    assert checkpoints.latest(tmp_path) == checkpoints.path_of(tmp_path, 100_000_000)
+
+
+def test_only_the_newest_are_kept(tmp_path):
+    for step in (0, 10, 20, 30):
+        write(tmp_path, step, keep=2)
+    assert checkpoints.steps(tmp_path) == [20, 30]
+    write(tmp_path, 40, keep=1)
+    assert sorted(os.listdir(checkpoints.folder(tmp_path))) == ["step-00000040"]
+
+
+def test_a_checkpoint_that_is_there_is_left_as_it_is(tmp_path):
+    write(tmp_path, 5)
+    write(tmp_path, 5, arrays={"other": np.zeros(1)})
+    assert "other" not in checkpoints.read_arrays(checkpoints.latest(tmp_path)).files
+
+
+@pytest.mark.parametrize("moment", ["arrays", "state", "rename"])
+def test_a_writer_killed_at_any_moment_leaves_the_last_checkpoint_the_newest(tmp_path, monkeypatch, moment):
+    write(tmp_path, 10)
+
+    def killed(*arguments, **keywords):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*{"arrays": (np, "savez"), "state": (json, "dump"), "rename": (os, "rename")}[moment], killed)
+        with pytest.raises(KeyboardInterrupt):
+            write(tmp_path, 20)
+    assert len(os.listdir(checkpoints.folder(tmp_path))) == 2, "the case is meant to leave something behind"
+    assert checkpoints.steps(tmp_path) == [10]
+    assert checkpoints.read_state(checkpoints.latest(tmp_path))["step"] == 10
+    write(tmp_path, 20)
+    assert sorted(os.listdir(checkpoints.folder(tmp_path))) == ["step-00000010", "step-00000020"]
+
+
+def test_what_another_process_left_half_written_is_ignored_and_removed(tmp_path):
+    left = checkpoints.folder(tmp_path) / ".step-00000030.4711"
+    left.mkdir(parents=True)
+    (left / "arrays.npz").write_bytes(b"PK half")
+    assert checkpoints.latest(tmp_path) is None
+    write(tmp_path, 20)
+    assert not left.exists() and checkpoints.steps(tmp_path) == [20]
+
+
+def test_files_that_are_no_checkpoints_are_neither_read_nor_removed(tmp_path):
+    note = checkpoints.folder(tmp_path) / "step-notes.txt"
+    note.parent.mkdir(parents=True)
+    note.write_text("mine")
+    write(tmp_path, 1, keep=1)
+    write(tmp_path, 2, keep=1)
+    assert checkpoints.steps(tmp_path) == [2] and note.exists()
+
+
+def test_a_pickle_is_neither_written_nor_read(tmp_path):
+    path = write(tmp_path, 5)
+    with zipfile.ZipFile(path / "arrays.npz") as archive:
+        for member in archive.namelist():
+            header = archive.read(member)[:128]
+            assert member.endswith(".npy") and b"'|O'" not in header
+    np.savez(path / "arrays.npz", harmful=np.array([{"a": 1}], object))
+    with pytest.raises(ValueError, match="allow_pickle"):
+        checkpoints.read_arrays(path)["harmful"]
+
+
+def test_damage_to_an_array_is_noticed(tmp_path):
+    path = write(tmp_path, 5, arrays={"rows": np.zeros(1000)}) / "arrays.npz"
+    content = bytearray(path.read_bytes())
+    content[4000] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(zipfile.BadZipFile, match="CRC"):
+        checkpoints.read_arrays(path.parent)["rows"]
+
+
+def test_another_format_is_refused_with_both_numbers(tmp_path):
+    path = write(tmp_path, 5)
+    (path / "state.json").write_text(json.dumps({"format": 99, "step": 5}))
+    with pytest.raises(ValueError, match=rf"format 99.*{checkpoints.FORMAT}"):
+        checkpoints.read_state(path)

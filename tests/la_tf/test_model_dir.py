@@ -1,0 +1,114 @@
+"""What makes a folder the folder of one run, and metrics.jsonl across kills and resumes."""
+
+import json
+
+import pytest
+
+from data.errors import UserError
+from la_tf import model_dir
+from la_tf.model_dir import MetricsFile
+
+IDENTITY = {"tau": 0.07, "method": "la", "drop_epochs": [160, 190], "image_size": None}
+
+
+def claim(folder, identity=IDENTITY, circumstances=None):
+    model_dir.claim(folder, identity, circumstances or {"epochs": 3}, {"numpy": "2"})
+
+
+def test_a_new_folder_gets_identity_circumstances_and_versions(tmp_path):
+    claim(tmp_path / "deep" / "run")
+    written = model_dir.read_json(tmp_path / "deep" / "run" / "config.json")
+    assert written == {"identity": IDENTITY, "circumstances": {"epochs": 3}, "versions": {"numpy": "2"}}
+
+
+def test_the_same_run_claims_its_folder_again_and_new_circumstances_replace_the_old(tmp_path):
+    claim(tmp_path)
+    claim(tmp_path, circumstances={"epochs": 9, "workers": 2})
+    assert model_dir.read_json(tmp_path / "config.json")["circumstances"] == {"epochs": 9, "workers": 2}
+
+
+def test_a_conflict_names_every_key_that_differs_with_both_values_and_no_other(tmp_path):
+    claim(tmp_path)
+    other = {**IDENTITY, "tau": 0.2, "method": "ir", "extra": 1}
+    with pytest.raises(UserError) as caught:
+        claim(tmp_path, other)
+    message = str(caught.value)
+    assert message.startswith(f"--model_dir={tmp_path}: ") and "\n" not in message
+    for part in ("tau 0.07 there, 0.2 here", "method 'la' there, 'ir' here", "extra None there, 1 here"):
+        assert part in message
+    assert "drop_epochs" not in message and "image_size" not in message
+    assert model_dir.read_json(tmp_path / "config.json")["identity"] == IDENTITY, "a refused run changed the folder"
+
+
+def test_a_flag_that_did_not_exist_then_and_is_unset_now_is_no_conflict(tmp_path):
+    claim(tmp_path)
+    claim(tmp_path, {**IDENTITY, "new_flag": None})
+
+
+def test_a_folder_with_other_things_in_it_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(UserError, match="no config.json"):
+        claim(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("content", ['{"model_type": "bert"}', "[]"])
+def test_another_programs_config_is_refused_and_left_alone(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match=r"config\.json: was not written by la_tf"):
+        claim(tmp_path)
+    assert (tmp_path / "config.json").read_text() == content
+
+
+def test_a_damaged_config_is_named(tmp_path):
+    (tmp_path / "config.json").write_text('{"identity": ')
+    with pytest.raises(UserError, match=r"config\.json: cannot be read as JSON"):
+        claim(tmp_path)
+
+
+def test_a_file_where_the_folder_should_be_is_said(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        claim(tmp_path / "run")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.json"
+    model_dir.write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        model_dir.write_json(path, {"a": object()})
+    assert model_dir.read_json(path) == {"a": 1}
+
+
+def metrics(folder, *steps):
+    file = MetricsFile(folder)
+    for step in steps:
+        file.append({"step": step, "loss": step / 10})
+    return file
+
+
+def test_lines_after_the_checkpoint_are_cut_off(tmp_path):
+    file = metrics(tmp_path, 10, 20, 30)
+    file.cut(20)
+    assert [record["step"] for record in file.read()] == [10, 20]
+    file.append({"step": 30})
+    assert [json.loads(line)["step"] for line in file.path.read_text().splitlines()] == [10, 20, 30]
+
+
+def test_a_line_torn_by_a_kill_is_passed_over_and_gone_after_the_cut(tmp_path):
+    file = metrics(tmp_path, 10, 20)
+    with open(file.path, "a") as torn:
+        torn.write('{"step": 25, "lo')
+    assert [record["step"] for record in file.read()] == [10, 20]
+    file.cut(20)
+    file.append({"step": 30})
+    assert [record["step"] for record in file.read()] == [10, 20, 30]
+
+
+def test_a_run_without_metrics_has_none_to_read_or_cut(tmp_path):
+    file = MetricsFile(tmp_path)
+    file.cut(5)
+    assert file.read() == [] and not file.path.exists()
+    file.append({"step": 1})
+    file.cut(0)
+    assert file.read() == []
