@@ -1,6 +1,8 @@
 # Every target makes what it needs first: one command is enough on a fresh machine.
 PYTHON ?= python3
 VENV := .venv
+# With an NVIDIA GPU: make setup REQUIREMENTS=requirements-gpu.txt
+REQUIREMENTS ?= requirements.txt
 PY := $(VENV)/bin/python
 
 .PHONY: setup dev quickstart test test-all lint bench clean
@@ -8,10 +10,10 @@ PY := $(VENV)/bin/python
 setup: $(VENV)/.installed
 dev: $(VENV)/.installed-dev
 
-$(VENV)/.installed: requirements.txt
+$(VENV)/.installed: $(REQUIREMENTS)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("make: $(PYTHON) is Python " + sys.version.split()[0] + "; la_tf needs 3.11 or newer: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS)
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed

@@ -155,11 +155,12 @@ YIQ = np.array([LUMA, [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.
 
 
 def recolour(pictures, draws, augmentation: Augmentation):
-    """Grayscale, brightness, contrast, saturation and hue as one linear map of (r, g, b) per picture, clipped to [0, 1].
+    """Grayscale, brightness, contrast, saturation and hue as one linear map of (r, g, b) a picture, clipped at the end.
 
-    Grayscale comes first; the order of the other four does not matter.  In YIQ, saturation stretches the plane of colour,
-    hue turns it, brightness stretches everything, and contrast (about the mean of each channel) commutes with linear
-    maps.  The authors' random order makes a difference only by what is clipped between the steps.
+    Grayscale comes first; the order of the other four does not matter.  In YIQ, saturation stretches the plane of
+    colour, hue turns it (by up to +-jitter of a full turn), brightness stretches everything, and contrast (about the
+    mean of each channel) commutes with linear maps.  The authors' random order makes a difference only by what is
+    clipped between the steps.
     """
     factors = 1 + augmentation.jitter * (2 * draws - 1)
     gray = draws[:, Draw.GRAYSCALE] < augmentation.grayscale
@@ -167,7 +168,7 @@ def recolour(pictures, draws, augmentation: Augmentation):
     angle = 2 * math.pi * augmentation.jitter * (2 * draws[:, Draw.HUE] - 1)
     cos, sin = colour * tf.cos(angle), colour * tf.sin(angle)
     zero = tf.zeros_like(cos)
-    in_yiq = tf.stack([factors[:, Draw.BRIGHTNESS], zero, zero, zero, cos, -sin, zero, sin, cos], axis=-1)
+    in_yiq = tf.stack([factors[:, Draw.BRIGHTNESS], zero, zero, zero, cos, sin, zero, -sin, cos], axis=-1)
     to_yiq, from_yiq = YIQ.astype(np.float32), np.linalg.inv(YIQ).astype(np.float32)
     matrix = from_yiq @ tf.reshape(in_yiq, [-1, 3, 3]) @ to_yiq
     contrast = factors[:, Draw.CONTRAST, None, None]

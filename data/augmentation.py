@@ -33,7 +33,7 @@ class Augmentation:
         return max(self.rotation, self.scale, self.shift, self.shear) > 0
 
 
-def augmentation_for(kind: str, image_size: int, overrides: DataConfig = DataConfig()) -> Augmentation:
+def augmentation_for(kind: str, image_size: int, overrides: DataConfig | None = None) -> Augmentation:
     """What a data set of this kind gets, with whatever `overrides` does not leave at None.
 
     Photographs: the authors' Instance Recognition view.  Digits: small affine changes; mirrored they would be
@@ -43,5 +43,6 @@ def augmentation_for(kind: str, image_size: int, overrides: DataConfig = DataCon
         default = Augmentation(image_size, rotation=10.0, scale=0.1, shift=0.08, shear=0.1)
     else:
         default = Augmentation(image_size, crop_min_area=0.2, grayscale=0.2, jitter=0.4, flip=True)
+    overrides = overrides or DataConfig()
     given = {name: getattr(overrides, name) for name in AUGMENTATION_FLAGS if getattr(overrides, name) is not None}
     return dataclasses.replace(default, **given)

@@ -10,7 +10,7 @@ from data.spec import FORMS
 _DEFAULT = DataConfig()
 
 flags.DEFINE_string("dataset", _DEFAULT.dataset, f"Where the pictures are: {' | '.join(FORMS.values())}.")
-flags.DEFINE_integer("image_size", None, "Side of the network's input, px. Default: 16 for digits, else by the pictures.")
+flags.DEFINE_integer("image_size", None, "Side of the network's input, px. Default: by data set (digits 16).")
 flags.DEFINE_integer("batch_size", _DEFAULT.batch_size, "Pictures per step, all replicas together.")
 flags.DEFINE_integer("workers", _DEFAULT.workers, "Parallel calls of the input pipeline; 0 chooses by itself.")
 flags.DEFINE_float(

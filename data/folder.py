@@ -1,7 +1,7 @@
 """`folder:PATH`: one picture a file, the class is the folder.
 
-    PATH/train/<class>/**     labelled; PATH/<class>/** is the same without a test split
-    PATH/train/*.jpg          unlabelled; so is PATH/*.jpg
+    PATH/train/<class>/**     labelled; without a folder train PATH/<class>/** is
+    PATH/train/*.jpg          unlabelled; without a folder train PATH/*.jpg is
     PATH/test/<class>/**      test split, or val, or validation: the first of the three that has class folders,
                               else the first that exists
 
@@ -30,9 +30,7 @@ def open_folder(spec: str, path: str) -> DataSet:
     train_folder = "train" if os.path.isdir(os.path.join(path, "train")) else ""
     class_names, names, labels = _list_split(path, train_folder)
     if not names:
-        raise UserError(
-            f"--dataset={spec}: no pictures in {os.path.join(path, train_folder)} ({' '.join(EXTENSIONS)})"
-        )
+        raise UserError(f"--dataset={spec}: no pictures in {os.path.join(path, train_folder)} ({' '.join(EXTENSIONS)})")
     train = Split(spec, "train", "photo", labels, FileSource(path, names))
     return DataSet(spec, class_names, train, _test_split(spec, path, class_names))
 

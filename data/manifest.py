@@ -16,8 +16,8 @@ def manifest(dataset: DataSet) -> dict:
     splits = {}
     for split in (dataset.train, dataset.test):
         if split is not None:
-            listing = split.source.listing()
-            splits[split.name] = {"count": split.size, "fingerprint": split.fingerprint, **listing}
+            fingerprint = split.fingerprint
+            splits[split.name] = {"count": split.size, "fingerprint": fingerprint, **split.source.listing()}
     class_names = list(dataset.class_names)
     identity = [dataset.kind, class_names, [(name, split["fingerprint"]) for name, split in splits.items()]]
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
@@ -66,8 +66,9 @@ def first_difference(old: dict, new: dict) -> str:
         difference = _split_difference(name, old["splits"][name], split)
         if difference:
             return difference
-    changed = sorted(set(old["class_names"]) ^ set(new["class_names"]))
-    return f"class {changed[0]} is {'gone' if changed[0] in old['class_names'] else 'new'}" if changed else "its classes"
+    for name in sorted(set(old["class_names"]) ^ set(new["class_names"])):
+        return f"class {name} is {'gone' if name in old['class_names'] else 'new'}"
+    return "its classes are in another order"
 
 
 def _split_difference(name, old, new):

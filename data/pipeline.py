@@ -14,6 +14,9 @@ from data.errors import FlagError
 from data.reading import decode_and_crop, name_broken, pictures_in_memory, reader, resize
 from data.sources import Split
 
+# Nothing in here needs AutoGraph, whose conversion would cost a second at every start.
+_as_it_is = tf.autograph.experimental.do_not_convert
+
 
 def steps_per_epoch(split: Split, batch_size: int) -> int:
     """Steps of an epoch, its remainder dropped; raises FlagError where not even one batch can be filled."""
@@ -47,11 +50,13 @@ def training_batches(
     part = _part(batch_size, shard)
     first_epoch, first_place = divmod(first_step, per_epoch)
 
+    @_as_it_is
     def epoch_steps(epoch):
         order = draws.epoch_order(seed, epoch, split.size)[: per_epoch * batch_size]
         rows = tf.reshape(order, [per_epoch, batch_size])[:, part]
         return tf.data.Dataset.from_tensor_slices((tf.fill([per_epoch], epoch), rows))
 
+    @_as_it_is
     def with_draws(epoch, rows):
         return rows, draws.uniforms(seed, epoch, rows, 0, augment.Draw.COUNT)
 
@@ -74,6 +79,7 @@ def training_batches(
             batches = _streamed(split, steps.map(with_draws), view, part.stop - part.start, True, workers)
         else:
 
+            @_as_it_is
             def batch(epoch, rows):
                 rows, numbers = with_draws(epoch, rows)
                 return augment.training_view(_from_memory(pictures, rows), numbers, augmentation), rows
@@ -101,10 +107,11 @@ def evaluation_batches(
             def view(data, _):
                 return _cut(data, boxes, image_size)
 
-            numbered = steps.map(lambda rows: (rows, tf.zeros([tf.size(rows), 1])))
+            numbered = steps.map(_as_it_is(lambda rows: (rows, tf.zeros([tf.size(rows), 1]))))
             batches = _streamed(split, numbered, view, batch_size, False, workers)
         else:
 
+            @_as_it_is
             def batch(rows):
                 return augment.evaluation_view(_from_memory(pictures, rows), split.kind, image_size), rows
 
@@ -148,17 +155,27 @@ def _streamed(split, steps, view, batch_size, full_batches, workers):
     """
     parallel = workers or tf.data.AUTOTUNE
     locate, read = reader(split)
-    located = steps.map(lambda rows, numbers: (locate(rows), rows, numbers), num_parallel_calls=parallel)
-    views = located.unbatch().map(
-        lambda handle, row, numbers: (view(read(handle), numbers[None])[0], row), num_parallel_calls=parallel
-    )
-    return views.batch(batch_size, drop_remainder=full_batches)
+
+    @_as_it_is
+    def located(rows, numbers):
+        return locate(rows), rows, numbers
+
+    @_as_it_is
+    def viewed(handle, row, numbers):
+        return view(read(handle), numbers[None])[0], row
+
+    pictures = steps.map(located, num_parallel_calls=parallel).unbatch()
+    return pictures.map(viewed, num_parallel_calls=parallel).batch(batch_size, drop_remainder=full_batches)
 
 
 def _labelled(batches, split):
     labels = tf.constant(split.labels)
-    batches = batches.map(lambda image, rows: {"image": image, "index": rows, "label": tf.gather(labels, rows)})
+
+    @_as_it_is
+    def labelled(image, rows):
+        return {"image": image, "index": rows, "label": tf.gather(labels, rows)}
+
     options = tf.data.Options()
     options.deterministic = True
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF  # see `shard`
-    return batches.prefetch(2).with_options(options)
+    return batches.map(labelled).prefetch(2).with_options(options)

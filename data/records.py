@@ -92,14 +92,14 @@ def open_tfrecord(spec: str, pattern: str) -> DataSet:
 
 def record_split(spec: str, name: str, shards: list[str], fields: Fields = Fields()) -> Split:
     """A split of all records of `shards`, in that order; raises UserError naming file and record."""
-    columns = [row for shard, path in enumerate(shards) for row in _list_shard(shard, path, fields)]
-    if not columns:
+    rows = np.concatenate([_list_shard(shard, path, fields) for shard, path in enumerate(shards)])
+    if not len(rows):
         raise UserError(f"{shards[0]}: no records in {'it' if len(shards) == 1 else f'{len(shards)} files'}")
-    shard, record, offset, length, label, index = np.array(columns, np.int64).T
+    shard, record, offset, length, label, index = rows.T
     if np.array_equal(np.sort(index), np.arange(len(index))):
         order = np.argsort(index)
         shard, record, offset, length, label = (x[order] for x in (shard, record, offset, length, label))
-    return Split(spec, name, "photo", np.ascontiguousarray(label), RecordSource(shards, shard, record, offset, length))
+    return Split(spec, name, "photo", label.copy(), RecordSource(shards, shard, record, offset, length))
 
 
 def _find(pattern):
@@ -107,20 +107,27 @@ def _find(pattern):
 
 
 def _list_shard(shard, path, fields):
-    """Rows (shard, record, offset and length of the picture, label, index), -1 for a field that is not there."""
+    """[n, 6] int64: shard, record, offset and length of the picture, label, index (-1 for a field not there)."""
     rows = []
     for record, (buffer, start, stop) in enumerate(_records(path)):
         try:
             found = features(buffer, start, stop)
             if fields.image not in found:
                 raise ValueError(f"has no field {fields.image} (it has {', '.join(sorted(found)) or 'none'})")
-            begin, end = bytes_span(buffer, found[fields.image])
-            label = first_int(buffer, found[fields.label]) if fields.label in found else -1
-            index = first_int(buffer, found[fields.index]) if fields.index in found else -1
+            begin, end = _value(bytes_span, buffer, found, fields.image)
+            label = _value(first_int, buffer, found, fields.label) if fields.label in found else -1
+            index = _value(first_int, buffer, found, fields.index) if fields.index in found else -1
         except (ValueError, UnicodeDecodeError) as error:
             raise UserError(f"{path}: record {record} {error}") from error
         rows.append((shard, record, begin, end - begin, label, index))
-    return rows
+    return np.array(rows, np.int64).reshape(-1, 6)
+
+
+def _value(read, buffer, found, name):
+    try:
+        return read(buffer, found[name])
+    except ValueError as error:
+        raise ValueError(f"field {name} {error}") from error
 
 
 def _records(path):

@@ -120,8 +120,14 @@ class Split:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """sha256 of contents and labels, the same wherever the data set lies; see the sources for what is read."""
-        digest = hashlib.sha256(self.source.fingerprint().encode())
+        """sha256 of contents and labels, the same wherever the data set lies; see the sources for what is read.
+
+        Raises UserError naming a file that cannot be read.
+        """
+        try:
+            digest = hashlib.sha256(self.source.fingerprint().encode())
+        except OSError as error:
+            raise UserError(f"{error.filename}: {error.strerror}") from error
         digest.update(self.labels.astype("<i8").tobytes())
         return digest.hexdigest()
 

@@ -43,11 +43,11 @@ def _split(spec, name, info):
 
 
 def _how_to_prepare(spec, name, data_dir):
-    command = f"tfds build {name} --data_dir={data_dir}"
+    # Not the `tfds build` program: it does not start without Apache Beam.
+    builder = f"tfds.builder('{name}', data_dir='{data_dir}')"
+    command = f'python -c "import tensorflow_datasets as tfds; {builder}.download_and_prepare()"'
+    first = ""
     if name.split("/")[0].split(":")[0] == "imagenet2012":
         manual = os.path.join(data_dir, "downloads", "manual")
-        return (
-            f"--dataset={spec}: not prepared in {data_dir}: put ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar "
-            f"into {manual}, then run: {command}"
-        )
-    return f"--dataset={spec}: not prepared in {data_dir} (--tfds_data_dir); run once: {command}"
+        first = f"put ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar into {manual}, then "
+    return f"--dataset={spec}: not prepared in {data_dir} (--tfds_data_dir); {first}run once: {command}"

@@ -66,9 +66,7 @@ def draw_neighbors(config):
     model, train, test = estimator.model, experiment.train, experiment.dataset.test
     bank = model.bank.rows.numpy()
     queries, _, truth = embed(model, experiment.batches_of(test))
-    votes = knn_votes(
-        queries, bank, train.labels, tau=config.method.tau, classes=experiment.dataset.class_count
-    )
+    votes = knn_votes(queries, bank, train.labels, tau=config.method.tau, classes=experiment.dataset.class_count)
     confidence = votes.max(axis=1) / votes.sum(axis=1)
     right = votes.argmax(axis=1) == truth
     count, nearest = flags.FLAGS["rows"].value, flags.FLAGS["nearest"].value
@@ -90,9 +88,7 @@ def draw_neighbors(config):
                 "right": train.labels[order] == truth[query],
             }
         )
-    return figures.neighbor_sheet(
-        rows, "nearest training pictures, by similarity; blue: of the query's class"
-    )
+    return figures.neighbor_sheet(rows, "nearest training pictures, by similarity; blue: of the query's class")
 
 
 def _first(candidates, key, count):

@@ -102,9 +102,7 @@ def read_description(folder):
     try:
         description = json.loads(path.read_text())
     except FileNotFoundError:
-        raise UserError(
-            f"--export={folder}: no export (it has no backbone.json); make one by la_tf.export"
-        ) from None
+        raise UserError(f"--export={folder}: no export (it has no backbone.json); make one by la_tf.export") from None
     except ValueError as error:
         raise UserError(f"{path}: is damaged ({error}); export again") from None
     if description.get("format") != FORMAT:
@@ -118,18 +116,16 @@ def load_backbone(folder, **expected):
     expected are entries of the architecture that the caller counts on (name="resnet50", ...). Raises UserError
     naming both sides when the export is another one, its weights do not fit, or the self-check fails.
     """
-    architecture = read_description(folder)["architecture"]
+    architecture = read_description(folder).get("architecture", {})
     for key, wanted in expected.items():
         if architecture.get(key) != wanted:
-            raise UserError(
-                f"--export={folder}: {key} is {architecture.get(key)!r} there, {wanted!r} wanted here"
-            )
-    backbone = backbone_from_architecture(architecture)
+            raise UserError(f"--export={folder}: {key} is {architecture.get(key)!r} there, {wanted!r} wanted here")
     try:
+        backbone = backbone_from_architecture(architecture)
         load_weights(backbone.model, folder)
         check(backbone, folder)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"--export={folder}: a file is missing or damaged ({error}); export again") from None
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"--export={folder}: a file is missing or damaged ({error!r}); export again") from None
     return backbone
 
 
@@ -138,9 +134,7 @@ def load_weights(model, folder):
     path = Path(folder) / "backbone.weights.h5"
     with h5py.File(path) as file:
         stored = {}
-        file.visititems(
-            lambda name, item: stored.update({name: item}) if isinstance(item, h5py.Dataset) else None
-        )
+        file.visititems(lambda name, item: stored.update({name: item}) if isinstance(item, h5py.Dataset) else None)
         for weight in model.weights:
             shape = stored[weight.path].shape if weight.path in stored else None
             if shape != tuple(weight.shape):

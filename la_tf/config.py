@@ -43,9 +43,7 @@ class ModelConfig:
         _one_of("stem", self.stem, STEMS)
         _at_least("embedding_dim", self.embedding_dim, 2)
         try:
-            check_architecture(
-                self.backbone, self.width, self.resnet_version, self.stem_for(224), self.batch_norm
-            )
+            check_architecture(self.backbone, self.width, self.resnet_version, self.stem_for(224), self.batch_norm)
         except ValueError as error:
             raise FlagError(f"--{error}") from None
 
@@ -101,12 +99,8 @@ class OptimizerConfig:
         _at_least("patience", self.patience, 1)
         if (self.schedule == "steps") != bool(self.drop_epochs):
             raise FlagError("--schedule=steps and --drop_epochs=A,B go together: set both or neither")
-        if list(self.drop_epochs) != sorted({*self.drop_epochs}) or any(
-            epoch < 1 for epoch in self.drop_epochs
-        ):
-            raise FlagError(
-                f"--drop_epochs={','.join(map(str, self.drop_epochs))}: must rise and start at 1 or later"
-            )
+        if list(self.drop_epochs) != sorted({*self.drop_epochs}) or any(epoch < 1 for epoch in self.drop_epochs):
+            raise FlagError(f"--drop_epochs={','.join(map(str, self.drop_epochs))}: must rise and start at 1 or later")
 
 
 @dataclass(frozen=True)
@@ -128,9 +122,7 @@ class ScheduleOfRun:
 
     def __post_init__(self):
         if not self.model_dir:
-            raise FlagError(
-                "--model_dir: set it to the folder that the run is to live in, e.g. --model_dir=runs/mine"
-            )
+            raise FlagError("--model_dir: set it to the folder that the run is to live in, e.g. --model_dir=runs/mine")
         _one_of("mode", self.mode, MODES)
         _at_least("epochs", self.epochs, 1)
         if self.max_steps is not None:
@@ -169,9 +161,7 @@ class Config:
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         return cls(
             **{
-                part: kind(
-                    **{field.name: values[field.name] for field in fields(kind) if field.name in values}
-                )
+                part: kind(**{field.name: values[field.name] for field in fields(kind) if field.name in values})
                 for part, kind in kinds.items()
             }
         )
@@ -188,8 +178,9 @@ class Config:
 # The paper's sizes on ImageNet (N = 1,281,167): m = 30,000 is 42.7 images a cluster, k = 4096 is 0.32% of N.
 IMAGES_PER_CLUSTER = 42.7
 BACKGROUND_SHARE = 0.0032
-# Below N = 10,000 that share is less than a cluster holds, and B_i would leave nothing to tell C_i from.
-LEAST_BACKGROUND = 32
+# Three clusters' worth: below N = 40,000 that share nears what one cluster holds, and B_i would leave nothing to tell
+# C_i from.
+LEAST_BACKGROUND = 128
 
 
 def resolve(config, size):
@@ -199,9 +190,7 @@ def resolve(config, size):
     """
     method = config.method
     if config.data.batch_size > size:
-        raise FlagError(
-            f"--batch_size={config.data.batch_size}: larger than the data set, which has {size} images"
-        )
+        raise FlagError(f"--batch_size={config.data.batch_size}: larger than the data set, which has {size} images")
     if method.method != "la":
         return config, []
     clusters = method.clusters or max(2, round(size / IMAGES_PER_CLUSTER))
@@ -209,23 +198,17 @@ def resolve(config, size):
     if background_k >= size:
         raise FlagError(f"--background_k={background_k}: all N = {size} images would be background; lower it")
     if clusters > size // 2:
-        raise FlagError(
-            f"--clusters={clusters}: with N = {size} images most clusters would hold one; lower it"
-        )
+        raise FlagError(f"--clusters={clusters}: with N = {size} images most clusters would hold one; lower it")
     warnings = []
     if clusters >= size / 4:
-        warnings.append(
-            f"--clusters={clusters}: fewer than 4 images a cluster (N = {size}); LA will be close to IR"
-        )
+        warnings.append(f"--clusters={clusters}: fewer than 4 images a cluster (N = {size}); LA will be close to IR")
     if background_k < size / clusters:
         warnings.append(
             f"--background_k={background_k}: a cluster holds {size / clusters:.0f} images on average, so B_i may lie "
             "wholly within C_i and the loss vanish; raise it, or raise --clusters"
         )
     if method.warmup_epochs == 0 and config.run.warm_start is None:
-        raise FlagError(
-            "--warmup_epochs=0: the bank is still random then; take at least 1, or --warm_start=MODEL_DIR"
-        )
+        raise FlagError("--warmup_epochs=0: the bank is still random then; take at least 1, or --warm_start=MODEL_DIR")
     if method.warmup_epochs >= config.run.epochs:
         warnings.append(f"--warmup_epochs={method.warmup_epochs}: the run ends before LA begins (--epochs)")
     return replace(config, method=replace(method, background_k=background_k, clusters=clusters)), warnings

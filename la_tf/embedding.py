@@ -21,9 +21,7 @@ def build_embedder(backbone, dimension):
     at hand as `.backbone`.
     """
     images = backbone.model.inputs[0]
-    features = keras.layers.GlobalAveragePooling2D(name="pool", dtype="float32")(
-        backbone.model(images)["conv5"]
-    )
+    features = keras.layers.GlobalAveragePooling2D(name="pool", dtype="float32")(backbone.model(images)["conv5"])
     readout = keras.layers.Dense(dimension, name="embedding", dtype="float32")(features)
     unit = UnitLength(name="unit_length", dtype="float32")(readout)
     embedder = keras.Model(images, unit, name="embedder")

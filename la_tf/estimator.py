@@ -11,7 +11,6 @@ from data.errors import UserError
 from la_tf import bundle, checkpoints
 from la_tf.callbacks import EventFolder
 from la_tf.knn import embed
-from la_tf.model_dir import MetricsFile
 from la_tf.specs import InputContext, ModeKeys
 from la_tf.training_loop import TrainingLoop
 
@@ -28,6 +27,7 @@ class Estimator:
         self.config = config
         self._model_fn = model_fn
         self._model = None
+        self._event_folders = {}
 
     @property
     def model(self):
@@ -62,20 +62,22 @@ class Estimator:
     def variables(self):
         """Returns everything that makes the run what it is, by name: weights, bank, optimizer, running metrics."""
         named = {variable.path: variable for variable in self.model.variables}
-        named |= {f"optimizer/{variable.path}": variable for variable in self.model.optimizer.variables}
+        # Without the optimizer's own name: Keras numbers those of a process (`sgd`, `sgd_1`, ...).
+        own = f"{self.model.optimizer.name}/"
+        optimizer = self.model.optimizer.variables
+        named |= {f"optimizer/{variable.path.removeprefix(own)}": variable for variable in optimizer}
         named |= {f"metrics/{variable.path}": variable for variable in self.model.metrics_variables}
         return named
 
     def restore(self, checkpoint):
         """Takes every variable's value from a checkpoint folder; raises UserError naming one that does not fit."""
-        arrays = checkpoints.read_arrays(checkpoint)
-        for name, variable in self.variables().items():
-            if name not in arrays or arrays[name].shape != tuple(variable.shape):
-                found = f"{arrays[name].shape}" if name in arrays else "none"
-                raise UserError(
-                    f"{checkpoint}: {name} should have shape {tuple(variable.shape)}, found {found}"
-                )
-            variable.assign(arrays[name])
+        with checkpoints.read_arrays(checkpoint) as arrays:
+            for name, variable in self.variables().items():
+                value = arrays.get(name)
+                if value is None or value.shape != tuple(variable.shape):
+                    found = "none" if value is None else value.shape
+                    raise UserError(f"{checkpoint}: {name} should have shape {tuple(variable.shape)}, found {found}")
+                variable.assign(value)
 
     def warm_start(self, source):
         """Starts a run without checkpoints from another run's newest one; returns (loaded, missing, unused) names.
@@ -87,15 +89,16 @@ class Estimator:
         checkpoint = checkpoints.latest(source)
         if checkpoint is None:
             raise UserError(f"--warm_start={source}: holds no checkpoint; point it at the model_dir of a run")
-        arrays = checkpoints.read_arrays(checkpoint)
         loaded, missing = [], []
-        for variable in self.model.variables:
-            if variable.path in arrays and arrays[variable.path].shape == tuple(variable.shape):
-                variable.assign(arrays[variable.path])
-                loaded.append(variable.path)
-            else:
-                missing.append(variable.path)
-        weights = (name for name in arrays.files if not name.startswith(("optimizer/", "metrics/")))
+        with checkpoints.read_arrays(checkpoint) as arrays:
+            for variable in self.model.variables:
+                value = arrays.get(variable.path)
+                if value is not None and value.shape == tuple(variable.shape):
+                    variable.assign(value)
+                    loaded.append(variable.path)
+                else:
+                    missing.append(variable.path)
+            weights = [name for name in arrays.files if not name.startswith(("optimizer/", "metrics/"))]
         return loaded, missing, sorted({*weights} - {*loaded})
 
     def save(self, hooks=(), **state):
@@ -103,9 +106,7 @@ class Estimator:
         arrays = {name: variable.numpy() for name, variable in self.variables().items()}
         hook_states = {type(hook).__name__: hook.get_state() for hook in hooks if hasattr(hook, "get_state")}
         keep = self.config.keep_checkpoint_max
-        return checkpoints.write(
-            self.config.model_dir, self.step, arrays, {"hooks": hook_states, **state}, keep
-        )
+        return checkpoints.write(self.config.model_dir, self.step, arrays, {"hooks": hook_states, **state}, keep)
 
     def train(self, spec, eval_specs=(), exporters=()):
         """Trains to `spec.max_steps`, evaluating and exporting after each epoch; a second call has nothing left to do.
@@ -128,7 +129,9 @@ class Estimator:
             if spec.explain_input_error:
                 spec.explain_input_error()  # raises an error that names the picture
             raise
-        self._event_folder(spec.name).write(self.step, metrics)
+        events = self.event_folder(spec.name)
+        events.file.drop(self.step)
+        events.write(self.step, metrics)
         return metrics
 
     def predict(self, input_fn):
@@ -147,13 +150,10 @@ class Estimator:
             raise UserError(f"--model_dir={self.config.model_dir}: has no checkpoint yet")
         return checkpoints.read_arrays(self.latest_checkpoint())
 
-    def _event_folder(self, name):
-        if not hasattr(self, "_event_folders"):
-            self._event_folders = {}
+    def event_folder(self, name):
+        """Returns the `eval_<name>/` that an evaluation writes to."""
         if name not in self._event_folders:
-            folder = Path(self.config.model_dir) / f"eval_{name}"
-            MetricsFile(folder).cut(self.step - 1)
-            self._event_folders[name] = EventFolder(folder)
+            self._event_folders[name] = EventFolder(Path(self.config.model_dir) / f"eval_{name}")
         return self._event_folders[name]
 
 

@@ -46,17 +46,32 @@ class Experiment:
 
     def claim(self):
         """Makes the model_dir this run's own, or checks that it is; writes config.json and dataset.json."""
-        run = self.config.run
+        folder = self.config.run.model_dir
+        resumed = (Path(folder) / manifest.FILE).exists()
+        if resumed:
+            manifest.freeze(self.dataset, folder)  # names the picture that changed; the identity's hash could not
+            self._warn_of_another_cosine()
         identity = {"data": self.train.fingerprint, **self.config.identity()}
-        model_dir.claim(run.model_dir, identity, self.config.circumstances(), versions())
-        manifest.freeze(self.dataset, run.model_dir)
+        model_dir.claim(folder, identity, self.config.circumstances(), versions())
+        if not resumed:
+            manifest.freeze(self.dataset, folder)
+
+    def _warn_of_another_cosine(self):
+        before, now = stored_config(self.config.run.model_dir).run, self.config.run
+        if self.config.optimizer.schedule == "cosine" and (before.epochs, before.max_steps) != (
+            now.epochs,
+            now.max_steps,
+        ):
+            self.warnings.append(
+                f"--epochs, --max_steps: changed, so the cosine falls to 0 at step {self.max_steps} from here on"
+            )
 
     def headline(self):
         """Returns one line that says what is about to run."""
         model, method, data = self.config.model, self.config.method, self.config.data
         return (
-            f"{method.method} · {model.backbone} width {model.width} · {self.dataset.spec}: {self.train.size:,} images at "
-            f"{data.image_size} px · batch {data.batch_size} · {self.max_steps:,} steps · {self.config.run.model_dir}"
+            f"{method.method} · {model.backbone} width {model.width} · {self.dataset.spec}: {self.train.size:,} "
+            f"images at {data.image_size} px · batch {data.batch_size} · {self.max_steps:,} steps · {self.config.run.model_dir}"
         )
 
     # -- how long -------------------------------------------------------------------------------------------------

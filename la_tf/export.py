@@ -48,9 +48,7 @@ def chosen_checkpoint(folder, step):
     if not known:
         raise UserError(f"--model_dir={folder}: has no checkpoint yet")
     if step is not None and step not in known:
-        raise UserError(
-            f"--step={step}: no such checkpoint in {folder}; there are {', '.join(map(str, known))}"
-        )
+        raise UserError(f"--step={step}: no such checkpoint in {folder}; there are {', '.join(map(str, known))}")
     return checkpoints.path_of(folder, known[-1] if step is None else step)
 
 

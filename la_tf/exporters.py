@@ -26,18 +26,15 @@ class Exporter:
         """Exports when `wanted`; returns the folder, None otherwise."""
         if not self.wanted(metrics, finished):
             return None
+        remove_folders(self.folder.glob(".[0-9]*"))  # of a process that was killed while exporting
         stamp = max(int(time.time()), *(int(path.name) + 1 for path in self.exported()), 0)
-        folder = estimator.export_saved_model(
-            self.folder / str(stamp), metrics=_numbers(metrics), **self.facts
-        )
+        folder = estimator.export_saved_model(self.folder / str(stamp), metrics=_numbers(metrics), **self.facts)
         remove_folders(self.exported()[: -self.keep])
         return folder
 
     def exported(self):
         """Returns the folders written so far, oldest first."""
-        return sorted(
-            (path for path in folder_entries(self.folder) if path.name.isdigit()), key=lambda p: int(p.name)
-        )
+        return sorted((path for path in folder_entries(self.folder) if path.name.isdigit()), key=lambda p: int(p.name))
 
 
 class LatestExporter(Exporter):

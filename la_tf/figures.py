@@ -34,9 +34,7 @@ def neighbor_sheet(rows, neighbors_title):
         axis.set_axis_off()
     for line, row in zip(axes, rows, strict=True):
         _picture(line[0], row["query"], row["caption"], INK)
-        for axis, picture, caption, right in zip(
-            line[1:], row["nearest"], row["captions"], row["right"], strict=False
-        ):
+        for axis, picture, caption, right in zip(line[1:], row["nearest"], row["captions"], row["right"], strict=False):
             _picture(axis, picture, caption, RIGHT if right else WRONG)
     figure.suptitle(f"query    |    {neighbors_title}", fontsize=9, color=INK)
     return figure
@@ -45,9 +43,7 @@ def neighbor_sheet(rows, neighbors_title):
 def curves(epochs):
     """Draws loss, kNN and LA's health over the epochs of `metrics.jsonl`; shaded: the warm start."""
     shown = [(name, title) for name, title in PANELS if any(name in epoch for epoch in epochs)]
-    figure, axes = plt.subplots(
-        1, len(shown), figsize=(3.1 * len(shown), 2.6), squeeze=False, layout="constrained"
-    )
+    figure, axes = plt.subplots(1, len(shown), figsize=(3.1 * len(shown), 2.6), squeeze=False, layout="constrained")
     warm = [epoch["epoch"] + 1 for epoch in epochs if epoch.get("phase") == "ir"]
     for axis, (name, title) in zip(axes.flat, shown, strict=True):
         points = [(epoch["epoch"] + 1, epoch[name]) for epoch in epochs if name in epoch]

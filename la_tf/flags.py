@@ -28,36 +28,22 @@ def _choices(names):
 
 
 flags.DEFINE_string("model_dir", None, "Where the run lives. The same command on the same folder resumes it.")
-flags.DEFINE_string(
-    "mode", _RUN.mode, f"{_choices(MODES)}: train alone, follow another process' checkpoints, or both."
-)
+flags.DEFINE_string("mode", _RUN.mode, f"{_choices(MODES)}: train alone, follow another process' checkpoints, or both.")
 flags.DEFINE_string("method", _METHOD.method, f"{_choices(METHODS)}.")
 
 flags.DEFINE_string("backbone", _MODEL.backbone, f"Architecture: {_choices(BACKBONES)}.")
-flags.DEFINE_integer(
-    "width", _MODEL.width, "Channels after the first convolution; 64 is the standard network."
-)
-flags.DEFINE_integer(
-    "resnet_version", _MODEL.resnet_version, "2: pre-activation, as the authors used; 1: the classic."
-)
-flags.DEFINE_string(
-    "stem", _MODEL.stem, f"{_choices(STEMS)}: auto takes `small` (3x3, no pooling) up to 64 px."
-)
+flags.DEFINE_integer("width", _MODEL.width, "Channels after the first convolution; 64 is the standard network.")
+flags.DEFINE_integer("resnet_version", _MODEL.resnet_version, "2: pre-activation, as the authors used; 1: the classic.")
+flags.DEFINE_string("stem", _MODEL.stem, f"{_choices(STEMS)}: auto takes `small` (3x3, no pooling) up to 64 px.")
 flags.DEFINE_boolean("batch_norm", _MODEL.batch_norm, "Batch normalisation.")
 flags.DEFINE_integer("embedding_dim", _MODEL.embedding_dim, "D, the length of an embedding.")
 
 flags.DEFINE_float("tau", _METHOD.tau, "tau, the temperature of every softmax and of the kNN votes.")
-flags.DEFINE_float(
-    "bank_momentum", _METHOD.bank_momentum, "t, the weight of the new embedding in a bank row."
-)
+flags.DEFINE_float("bank_momentum", _METHOD.bank_momentum, "t, the weight of the new embedding in a bank row.")
 flags.DEFINE_integer("background_k", None, "k, the number of background neighbours. Default: follows N.")
 flags.DEFINE_integer("clusterings", _METHOD.clusterings, "H, the number of clusterings whose union is C_i.")
-flags.DEFINE_integer(
-    "clusters", None, "m, the number of clusters of each clustering. Default: follows N (N/m = 43)."
-)
-flags.DEFINE_integer(
-    "warmup_epochs", _METHOD.warmup_epochs, "Epochs of Instance Recognition before LA begins."
-)
+flags.DEFINE_integer("clusters", None, "m, the number of clusters of each clustering. Default: follows N (N/m = 43).")
+flags.DEFINE_integer("warmup_epochs", _METHOD.warmup_epochs, "Epochs of Instance Recognition before LA begins.")
 
 flags.DEFINE_float(
     "learning_rate",
@@ -69,9 +55,7 @@ flags.DEFINE_float(
     "weight_decay", _OPTIMIZER.weight_decay, "lambda; the loss gains lambda/2 times the squared kernels."
 )
 flags.DEFINE_string("schedule", _OPTIMIZER.schedule, f"{_choices(SCHEDULES)} of the learning rate.")
-flags.DEFINE_integer(
-    "patience", _OPTIMIZER.patience, "Epochs without a better monitor before `plateau` drops (x0.1)."
-)
+flags.DEFINE_integer("patience", _OPTIMIZER.patience, "Epochs without a better monitor before `plateau` drops (x0.1).")
 flags.DEFINE_list("drop_epochs", [], "Epochs before which `steps` drops the rate (x0.1), e.g. 160,190.")
 
 flags.DEFINE_integer("epochs", _RUN.epochs, "Passes over the data, the warm start included.")
@@ -80,9 +64,7 @@ flags.DEFINE_integer("seed", _RUN.seed, "Of weights, bank, order, augmentation a
 flags.DEFINE_integer(
     "early_stopping", _RUN.early_stopping, "Ends after so many epochs without a better monitor; 0: never."
 )
-flags.DEFINE_integer(
-    "checkpoint_steps", _RUN.checkpoint_steps, "Checkpoints every so many steps besides every epoch."
-)
+flags.DEFINE_integer("checkpoint_steps", _RUN.checkpoint_steps, "Checkpoints every so many steps besides every epoch.")
 flags.DEFINE_integer("keep", _RUN.keep, "How many checkpoints to keep.")
 flags.DEFINE_integer("log_steps", _RUN.log_steps, "Metrics every so many steps besides every epoch.")
 flags.DEFINE_boolean(

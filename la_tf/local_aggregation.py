@@ -171,9 +171,7 @@ class Least(keras.metrics.Metric):
 
     def __init__(self, name):
         super().__init__(name=name)
-        self.least = self.add_variable(
-            shape=(), initializer=keras.initializers.Constant(np.inf), name="least"
-        )
+        self.least = self.add_variable(shape=(), initializer=keras.initializers.Constant(np.inf), name="least")
 
     def update_state(self, values):
         """Takes in `values` of any shape."""

@@ -73,7 +73,5 @@ class Method(keras.Model):
 
     def fit(self, *args, callbacks=None, **kwargs):
         """As `keras.Model.fit`, with `begin_epoch` called where it belongs."""
-        between_epochs = keras.callbacks.LambdaCallback(
-            on_epoch_begin=lambda epoch, logs: self.begin_epoch(epoch)
-        )
+        between_epochs = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: self.begin_epoch(epoch))
         return super().fit(*args, callbacks=[between_epochs, *(callbacks or [])], **kwargs)

@@ -22,9 +22,7 @@ def claim(model_dir, identity, circumstances, versions):
     try:
         write_json(path, {"identity": identity, "circumstances": circumstances, "versions": versions})
     except OSError as error:
-        raise UserError(
-            f"--model_dir={model_dir}: cannot be written ({error.strerror}); choose another"
-        ) from None
+        raise UserError(f"--model_dir={model_dir}: cannot be written ({error.strerror}); choose another") from None
 
 
 def check_identity(path, identity):
@@ -35,9 +33,7 @@ def check_identity(path, identity):
     stored = content["identity"]
     differing = [key for key in sorted({*stored, *identity}) if stored.get(key) != identity.get(key)]
     if differing:
-        listed = ", ".join(
-            f"{key} {stored.get(key)!r} there, {identity.get(key)!r} here" for key in differing
-        )
+        listed = ", ".join(f"{key} {stored.get(key)!r} there, {identity.get(key)!r} here" for key in differing)
         raise UserError(
             f"--model_dir={path.parent}: belongs to another run ({listed}); choose another folder or undo the change"
         )
@@ -90,8 +86,15 @@ class MetricsFile:
 
     def cut(self, step):
         """Drops the lines after `step`."""
+        self._keep(lambda record: record["step"] <= step)
+
+    def drop(self, step):
+        """Drops the lines of `step`: it is measured again."""
+        self._keep(lambda record: record["step"] != step)
+
+    def _keep(self, wanted):
         records = self.read()
-        kept = [record for record in records if record["step"] <= step]
+        kept = [record for record in records if wanted(record)]
         if not self.path.exists():
             return
         temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")

@@ -45,9 +45,7 @@ def closing_table(experiment):
         known = [record for record in epochs if name in record]
         if known:
             best = max(known, key=lambda record: record[name])
-            rows.append(
-                (title, f"last {known[-1][name]:.4f}   best {best[name]:.4f} (epoch {best['epoch'] + 1})")
-            )
+            rows.append((title, f"last {known[-1][name]:.4f}   best {best[name]:.4f} (epoch {best['epoch'] + 1})"))
     rows.append(("time", _duration(training_seconds(folder))))
     export = newest_export(folder)
     places = [("run", folder), ("metrics", Path(folder) / "metrics.jsonl"), ("export", export or "none")]
@@ -64,9 +62,7 @@ def closing_table(experiment):
 def training_seconds(folder):
     """Returns the time between the first and last metrics line, pauses of more than an hour between lines left out."""
     times = [record["time"] for record in MetricsFile(folder).read()]
-    return sum(
-        after - before for before, after in itertools.pairwise(times) if after - before < 3600
-    )
+    return sum(after - before for before, after in itertools.pairwise(times) if after - before < 3600)
 
 
 def _duration(seconds):

@@ -5,6 +5,7 @@ The model_dir is the run: the same command resumes it, or says that it is finish
 """
 
 import sys
+from functools import partial
 
 from la_tf import cli, flags
 from la_tf.experiment import Experiment
@@ -14,13 +15,15 @@ from la_tf.summary import closing_table, result_of
 def main():
     """Flags -> experiment -> run; returns the result."""
     experiment = Experiment(flags.config())
+    experiment.claim()
     for warning in experiment.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    experiment.claim()
-    if experiment.finished():
-        print(f"{experiment.config.run.model_dir} is finished; raise --epochs to go on", file=sys.stderr)
-    else:
+    state = experiment.finished()
+    if state is None:
         run(experiment)
+    else:
+        how = "it stopped early" if state["stopped"] else "raise --epochs to go on"
+        print(f"{experiment.config.run.model_dir} is finished ({how})", file=sys.stderr)
     print(closing_table(experiment), file=sys.stderr)
     return result_of(experiment)
 
@@ -36,7 +39,7 @@ def run(experiment):
     if config.mode == "eval":
         if not experiment.eval_specs():
             raise cli.FlagError("--mode=eval: the data set has no labelled test split to evaluate on")
-        follow(estimator, experiment.eval_specs(), experiment.max_steps, report=lambda found: print(found, file=sys.stderr))
+        follow(estimator, experiment.eval_specs(), experiment.max_steps, partial(print, file=sys.stderr))
         return
     print(experiment.headline(), file=sys.stderr)
     if config.warm_start and not estimator.latest_checkpoint():

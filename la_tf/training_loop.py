@@ -45,6 +45,8 @@ class TrainingLoop:
             hook.set_model(self.model)
         self.step = self.estimator.step
         self.model.stop_training = False
+        for eval_spec in self.eval_specs:  # what was evaluated after the checkpoint is evaluated again
+            self.estimator.event_folder(eval_spec.name).file.cut(self.step)
         self.found = {}  # what `begin_epoch` said of the epoch under way
         checkpoint = self.estimator.latest_checkpoint()
         if checkpoint is None:

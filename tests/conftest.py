@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the mains do, before anything imports TensorFlow
+
 
 @pytest.fixture
 def real_pictures():

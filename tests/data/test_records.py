@@ -48,9 +48,7 @@ def test_records_without_label_are_unlabelled(tmp_path):
 
 @pytest.mark.parametrize("index, order", [([2, 0, 1], [1, 2, 0]), ([2, 0, 7], [0, 1, 2]), ([2, 0, 0], [0, 1, 2])])
 def test_a_dense_index_decides_the_rows(tmp_path, index, order):
-    examples = [
-        example(image__encoded=PICTURES[i], image__class__label=i, image__index=index[i]) for i in range(3)
-    ]
+    examples = [example(image__encoded=PICTURES[i], image__class__label=i, image__index=index[i]) for i in range(3)]
     write_records(tmp_path / "train.tfrecord", examples)
     train = opened(tmp_path / "train.tfrecord").train
     assert train.labels.tolist() == order

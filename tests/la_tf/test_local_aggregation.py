@@ -105,9 +105,7 @@ def test_warm_start_is_the_softmax_of_equation_1(dtype, tolerance):
     v = tf.constant(embeddings, dtype)
     with tf.GradientTape() as tape:
         tape.watch(v)
-        found = instance_recognition_loss(
-            similarities(v, tf.constant(bank, dtype)), tf.constant(indices), TAU
-        )
+        found = instance_recognition_loss(similarities(v, tf.constant(bank, dtype)), tf.constant(indices), TAU)
     assert norm_wise(found.numpy(), losses) < tolerance
     assert norm_wise(tape.gradient(found, v).numpy(), gradients) < tolerance
 
@@ -208,9 +206,7 @@ def test_a_step_moves_the_weights_by_the_old_bank_and_the_bank_by_equation_5(pha
     assert np.abs(model.embedder.weights[0].numpy() - wanted_kernel).max() < 1e-5
     assert np.abs(model.embedder.weights[1].numpy() - wanted_bias).max() < 1e-5
     assert np.abs(model.bank.rows.numpy() - wanted_bank).max() < 1e-6
-    assert set(np.flatnonzero(model.bank.written.numpy())) == (
-        set(indices) if phase == "ir" else set(range(40))
-    )
+    assert set(np.flatnonzero(model.bank.written.numpy())) == (set(indices) if phase == "ir" else set(range(40)))
 
 
 def test_of_duplicates_the_last_position_counts():

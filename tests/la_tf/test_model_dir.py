@@ -47,7 +47,7 @@ def test_a_flag_that_did_not_exist_then_and_is_unset_now_is_no_conflict(tmp_path
 
 def test_a_folder_with_other_things_in_it_is_refused_and_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(UserError, match="no config.json"):
+    with pytest.raises(UserError, match=r"no config\.json"):
         claim(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 

@@ -9,7 +9,14 @@ import pytest
 from tests.la_tf.test_train import kill_once_past, last_arrays, lines, result_of
 from tests.programs import ROOT, command, environment, run
 
-CIFAR = ["--flagfile=cifar10.flags", "--epochs=3", "--warmup_epochs=1", "--width=4", "--backbone=resnet10", "--deterministic"]
+CIFAR = [
+    "--flagfile=cifar10.flags",
+    "--epochs=3",
+    "--warmup_epochs=1",
+    "--width=4",
+    "--backbone=resnet10",
+    "--deterministic",
+]
 
 
 @pytest.mark.slow

@@ -1,0 +1,162 @@
+"""How a main starts and ends: help and flag errors at once, one line that names the flag, exit codes, JSON last."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.programs import ROOT, command, environment
+
+MAINS = ["la_tf.train", "la_tf.export", "la_tf.analyze"]
+SENTINEL = "TensorFlow was imported"
+
+
+@pytest.fixture(scope="module")
+def without_tensorflow(tmp_path_factory):
+    """An environment in which importing TensorFlow or Keras fails: who needs neither does not notice."""
+    folder = tmp_path_factory.mktemp("traps")
+    for package in ("tensorflow", "keras"):
+        (folder / package).mkdir()
+        (folder / package / "__init__.py").write_text(f"raise SystemExit('{SENTINEL}')\n")
+    return {**environment(), "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
+
+
+def run(env, main, *flags, cwd=ROOT):
+    return subprocess.run(command(main, *flags), cwd=cwd, env=env, capture_output=True, text=True, timeout=120)
+
+
+def error_line(process, code):
+    """The one line that a failed start leaves."""
+    assert process.returncode == code, process.stderr
+    assert process.stdout == ""
+    (line,) = process.stderr.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+@pytest.mark.parametrize("package", ["tensorflow", "keras"])
+def test_the_trap_works(without_tensorflow, package):
+    importing = [sys.executable, "-c", f"import {package}"]
+    process = subprocess.run(importing, env=without_tensorflow, cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 1 and SENTINEL in process.stderr
+
+
+@pytest.mark.parametrize("main", MAINS)
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_is_printed_without_tensorflow_and_is_no_failure(without_tensorflow, main, flag):
+    process = run(without_tensorflow, main, flag)
+    assert process.returncode == 0, process.stderr
+    assert f"python -m {main}" in process.stdout and "--model_dir" in process.stdout
+
+
+def test_help_of_the_main_job_lists_every_flag(without_tensorflow):
+    from tests.la_tf.test_config import make
+
+    listed = run(without_tensorflow, "la_tf.train", "--help").stdout
+    for name in make().flat():
+        assert f"--{name}:" in listed or f"--[no]{name}:" in listed, name
+
+
+@pytest.mark.parametrize("main", MAINS)
+def test_an_unknown_flag_is_named(without_tensorflow, main):
+    line = error_line(run(without_tensorflow, main, "--model_dir=x", "--temperature=3"), 2)
+    assert "temperature" in line
+
+
+@pytest.mark.parametrize(
+    ("flags", "culprit"),
+    [
+        (["--width=many"], "--width=many"),
+        (["--deterministic=perhaps"], "--deterministic=perhaps"),
+        (["--dataset=digits", "--tau=-1", "--model_dir=x"], "--tau=-1"),
+        (["--dataset=digits", "--drop_epochs=5,x", "--model_dir=x"], "--drop_epochs=5,x"),
+        (["--dataset=digits", "--exporters=worst", "--model_dir=x"], "--exporters=worst"),
+        (["--dataset=digits"], "--model_dir"),
+        (["--model_dir=x"], "--dataset"),
+        (["--dataset=csv:pictures.csv", "--model_dir=x"], "--dataset=csv:pictures.csv"),
+        (["--dataset=digits", "--batch_size=1438", "--model_dir=x"], "--batch_size=1438"),
+        (["digits"], "digits"),
+        (["--flagfile=/nowhere/mine.flags"], "/nowhere/mine.flags"),
+        (["--flagfile=/"], "'/'"),
+    ],
+    ids=lambda part: part if isinstance(part, str) else "",
+)
+def test_a_bad_flag_ends_in_one_line_that_names_it_without_tensorflow(without_tensorflow, flags, culprit, tmp_path):
+    flags = [flag.replace("--model_dir=x", f"--model_dir={tmp_path}/run") for flag in flags]
+    assert culprit in error_line(run(without_tensorflow, "la_tf.train", *flags), 2)
+    assert not (tmp_path / "run").exists(), "a run with bad flags has left a folder"
+
+
+def test_a_bad_flag_in_a_flagfile_is_named(without_tensorflow, tmp_path):
+    preset = tmp_path / "mine.flags"
+    preset.write_text("# mine\n--dataset=digits\n--wdth=16\n")
+    assert "wdth" in error_line(run(without_tensorflow, "la_tf.train", f"--flagfile={preset}"), 2)
+
+
+def test_flags_after_the_flagfile_override_it(without_tensorflow, tmp_path):
+    preset = tmp_path / "mine.flags"
+    preset.write_text(f"--dataset=digits\n--model_dir={tmp_path}/run\n--tau=-1\n")
+    process = run(without_tensorflow, "la_tf.train", f"--flagfile={preset}", "--tau=0.1", "--momentum=7")
+    assert "--momentum=7" in error_line(process, 2)
+
+
+@pytest.mark.parametrize("main", ["la_tf.export", "la_tf.analyze"])
+def test_a_folder_without_a_run_is_named_without_tensorflow(without_tensorflow, main, tmp_path):
+    assert "--model_dir" in error_line(run(without_tensorflow, main), 2)
+    assert str(tmp_path) in error_line(run(without_tensorflow, main, f"--model_dir={tmp_path}"), 1)
+
+
+def test_a_bad_figure_is_refused(without_tensorflow, tmp_path):
+    line = error_line(run(without_tensorflow, "la_tf.analyze", f"--model_dir={tmp_path}", "--figure=pie"), 2)
+    assert "--figure=pie" in line and "curves" in line
+
+
+MAIN = '''"""A main of one line: python -m little"""
+from data.errors import UserError
+from la_tf import cli
+
+def main():
+    {body}
+
+if __name__ == "__main__":
+    cli.run(main)
+'''
+
+
+def run_little(env, tmp_path, body, *flags):
+    (tmp_path / "little.py").write_text(MAIN.format(body=body))
+    return run(env, "little", *flags, cwd=tmp_path)
+
+
+def test_the_result_is_the_last_line_as_json(without_tensorflow, tmp_path):
+    process = run_little(without_tensorflow, tmp_path, "print('on the way'); return {'knn_top1': 0.5}")
+    assert process.returncode == 0 and json.loads(process.stdout.splitlines()[-1]) == {"knn_top1": 0.5}
+
+
+def test_an_error_of_the_users_is_one_line_unless_the_traceback_is_asked_for(without_tensorflow, tmp_path):
+    body = "raise UserError('letter.jpg: is no picture; remove it')"
+    line = error_line(run_little(without_tensorflow, tmp_path, body), 1)
+    assert line == "error: letter.jpg: is no picture; remove it"
+    process = run_little(without_tensorflow, tmp_path, body, "--debug")
+    assert process.returncode == 1 and "Traceback" in process.stderr and "letter.jpg" in process.stderr
+
+
+def test_our_own_mistakes_keep_their_traceback(without_tensorflow, tmp_path):
+    process = run_little(without_tensorflow, tmp_path, "return 1 / 0")
+    assert process.returncode == 1 and "Traceback" in process.stderr
+
+
+def test_an_interrupted_main_says_how_to_go_on(without_tensorflow, tmp_path):
+    process = run_little(without_tensorflow, tmp_path, "raise KeyboardInterrupt")
+    assert process.returncode == 130 and "resumes" in process.stderr and "Traceback" not in process.stderr
+
+
+def test_native_chatter_is_hidden_and_what_comes_after_it_is_not(without_tensorflow, tmp_path):
+    body = """import os, sys
+    with cli.quiet_stderr():
+        os.write(2, b'no GPU driver found')
+    print('loud', file=sys.stderr)
+    return {}"""
+    assert run_little(without_tensorflow, tmp_path, body).stderr == "loud\n"

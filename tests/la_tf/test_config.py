@@ -1,0 +1,243 @@
+"""The configuration: what is refused and by which flag's name, what follows from N, what makes a run's identity."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from data.config import DataConfig
+from data.errors import FlagError
+from la_tf.config import (
+    CIRCUMSTANCES,
+    IMAGES_PER_CLUSTER,
+    LEAST_BACKGROUND,
+    METHODS,
+    Config,
+    MethodConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ScheduleOfRun,
+    method_class,
+    resolve,
+)
+
+IMAGENET = 1_281_167
+NAN = float("nan")
+
+
+def make(**values):
+    """A Config of the defaults with some values changed, each put where it belongs."""
+    parts = {"data": DataConfig, "model": ModelConfig, "method": MethodConfig, "optimizer": OptimizerConfig}
+    parts |= {"run": ScheduleOfRun}
+    values = {"model_dir": "runs/x", **values}
+    made = {
+        part: kind(**{name: value for name, value in values.items() if name in kind.__dataclass_fields__})
+        for part, kind in parts.items()
+    }
+    return Config(**made)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"backbone": "alexnet2012"}, {"width": 0}, {"resnet_version": 3}, {"stem": "large"}, {"embedding_dim": 1},
+        {"method": "simclr"}, {"tau": 0.0}, {"tau": -1.0}, {"tau": NAN}, {"bank_momentum": 0.0},
+        {"bank_momentum": 1.01}, {"background_k": 0}, {"clusterings": 0}, {"clusters": 1}, {"warmup_epochs": -1},
+        {"learning_rate": 0.0}, {"learning_rate": NAN}, {"momentum": 1.0}, {"momentum": -0.1}, {"weight_decay": -1e-4},
+        {"schedule": "linear"}, {"patience": 0}, {"mode": "test"}, {"epochs": 0}, {"max_steps": 0}, {"seed": -1},
+        {"seed": 2**31}, {"early_stopping": -1}, {"checkpoint_steps": -1}, {"keep": 0}, {"log_steps": 0},
+    ],
+    ids=lambda bad: str(bad),
+)  # fmt: skip
+def test_a_bad_value_is_refused_by_its_flags_name_and_value(bad):
+    ((flag, value),) = bad.items()
+    with pytest.raises(FlagError) as caught:
+        make(**bad)
+    message = str(caught.value)
+    assert message.startswith(f"--{flag}={value}") and "\n" not in message
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("flag", ["method", "schedule", "backbone", "stem", "mode"])
+def test_a_bad_choice_lists_the_choices(flag):
+    with pytest.raises(FlagError, match=f"{make().flat()[flag]}"):  # the default is one of them
+        make(**{flag: "nonsense"})
+
+
+def test_a_run_needs_a_folder():
+    for folder in (None, ""):
+        with pytest.raises(FlagError, match=r"^--model_dir: set it"):
+            make(model_dir=folder)
+
+
+def test_an_unknown_exporter_is_named():
+    with pytest.raises(FlagError, match=r"^--exporters=worst"):
+        make(exporters=("best", "worst"))
+    assert make(exporters=()).run.exporters == ()
+
+
+@pytest.mark.parametrize("values", [{"schedule": "steps"}, {"drop_epochs": (5,)}])
+def test_steps_and_their_epochs_go_together(values):
+    with pytest.raises(FlagError, match=r"--schedule=steps and --drop_epochs"):
+        make(**values)
+
+
+@pytest.mark.parametrize("epochs", [(160, 80), (5, 5), (0, 10)])
+def test_drop_epochs_rise_from_one(epochs):
+    with pytest.raises(FlagError, match=f"^--drop_epochs={epochs[0]},{epochs[1]}:"):
+        make(schedule="steps", drop_epochs=epochs)
+    assert make(schedule="steps", drop_epochs=(80, 160)).optimizer.drop_epochs == (80, 160)
+
+
+def test_small_pictures_get_the_small_stem_unless_told_otherwise():
+    assert [ModelConfig().stem_for(size) for size in (16, 64, 65, 224)] == ["small", "small", "imagenet", "imagenet"]
+    assert ModelConfig(stem="imagenet").stem_for(16) == "imagenet"
+
+
+def test_on_imagenet_m_and_k_are_the_papers():
+    resolved, warnings = resolve(make(), IMAGENET)
+    assert resolved.method.clusters == pytest.approx(30_000, rel=1e-3)
+    assert resolved.method.background_k == pytest.approx(4096, rel=2e-3)
+    assert warnings == []
+
+
+def test_m_follows_n_and_k_has_a_least_value():
+    resolved, _ = resolve(make(), 42_700)
+    assert resolved.method.clusters == 1000
+    assert resolve(make(), 100_000)[0].method.background_k == 320  # 0.32% of N
+    assert resolve(make(), 1500)[0].method.background_k == LEAST_BACKGROUND
+    resolved, _ = resolve(make(batch_size=4), 10)
+    assert (resolved.method.clusters, resolved.method.background_k) == (2, 9)  # two clusters, all but one image
+
+
+@pytest.mark.parametrize("size", [10, 100, 1437, 5000, 13_000, 50_000, IMAGENET])
+def test_the_defaults_do_not_warn_about_themselves(size):
+    resolved, warnings = resolve(make(batch_size=8), size)
+    assert warnings == []
+    assert resolved.method.background_k < size and resolved.method.clusters <= size / 4
+    assert resolved.method.background_k >= min(size - 1, IMAGES_PER_CLUSTER), "B_i would lie within one cluster"
+
+
+def test_what_was_chosen_stays():
+    resolved, _ = resolve(make(clusters=77, background_k=99), 5000)
+    assert (resolved.method.clusters, resolved.method.background_k) == (77, 99)
+    assert resolve(resolved, 5000)[0] == resolved
+
+
+def test_instance_recognition_needs_neither_m_nor_k():
+    config = make(method="ir", warmup_epochs=0)
+    assert resolve(config, 5000) == (config, [])
+
+
+@pytest.mark.parametrize(
+    ("values", "culprit"),
+    [
+        ({"batch_size": 1001}, "--batch_size=1001"),
+        ({"batch_size": 1001, "method": "ir"}, "--batch_size=1001"),
+        ({"background_k": 1000}, "--background_k=1000"),
+        ({"clusters": 501}, "--clusters=501"),
+        ({"warmup_epochs": 0}, "--warmup_epochs=0"),
+    ],
+)
+def test_values_that_cannot_work_at_this_n_stop(values, culprit):
+    with pytest.raises(FlagError, match=f"^{culprit}:"):
+        resolve(make(**values), 1000)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"batch_size": 1000}, {"background_k": 999}, {"clusters": 500}, {"warmup_epochs": 0, "warm_start": "runs/a"}],
+)
+def test_values_just_inside_the_bounds_go_on(values):
+    resolve(make(**values), 1000)
+
+
+@pytest.mark.parametrize(
+    ("values", "culprit"),
+    [
+        ({"clusters": 250, "background_k": 50}, "--clusters=250"),
+        ({"clusters": 10, "background_k": 99}, "--background_k=99"),
+        ({"warmup_epochs": 20, "epochs": 20, "background_k": 50}, "--warmup_epochs=20"),
+    ],
+)
+def test_values_that_work_badly_are_warned_about(values, culprit):
+    (warning,) = resolve(make(**values), 1000)[1]
+    assert warning.startswith(culprit + ":")
+
+
+def test_a_config_survives_its_json():
+    config = make(
+        dataset="digits", flip=False, schedule="steps", drop_epochs=(3, 5), exporters=("latest",), max_steps=7
+    )
+    flat = json.loads(json.dumps(config.flat()))
+    assert Config.from_flat(flat) == config
+    assert Config.from_flat({**flat, "a flag of a later version": 1}) == config
+
+
+def test_what_an_older_version_did_not_store_takes_its_default():
+    flat = make(tau=0.2).flat()
+    del flat["clusterings"]
+    assert Config.from_flat(flat) == make(tau=0.2)
+
+
+def test_identity_and_circumstances_share_out_all_flags():
+    config = make()
+    identity, circumstances = config.identity(), config.circumstances()
+    assert identity | circumstances == config.flat() and not identity.keys() & circumstances.keys()
+    assert circumstances.keys() == CIRCUMSTANCES, "a circumstance that is no flag"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"dataset": "folder:/moved"}, {"workers": 3}, {"model_dir": "runs/y"}, {"mode": "train"}, {"epochs": 300},
+        {"max_steps": 9}, {"checkpoint_steps": 5}, {"keep": 1}, {"log_steps": 1}, {"deterministic": True},
+        {"exporters": ("final",)}, {"warm_start": "runs/a"}, {"tfds_data_dir": "/elsewhere"},
+    ],
+    ids=lambda other: next(iter(other)),
+)  # fmt: skip
+def test_where_how_long_and_how_loudly_may_change(other):
+    assert make(**other).identity() == make().identity()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"seed": 1}, {"tau": 0.2}, {"method": "ir"}, {"backbone": "resnet50"}, {"width": 16}, {"batch_size": 64},
+        {"image_size": 32}, {"learning_rate": 0.1}, {"weight_decay": 0.0}, {"schedule": "cosine"}, {"jitter": 0.1},
+        {"validation_fraction": 0.2}, {"warmup_epochs": 3}, {"clusters": 9}, {"background_k": 9}, {"flip": True},
+        {"embedding_dim": 64}, {"patience": 3}, {"clusterings": 3}, {"batch_norm": False}, {"resnet_version": 1},
+    ],
+    ids=lambda other: next(iter(other)),
+)  # fmt: skip
+def test_what_is_learned_and_how_may_not(other):
+    assert make(**other).identity() != make().identity()
+
+
+def test_every_method_by_name_is_there():
+    for name in METHODS:
+        assert callable(method_class(name).training_loss)
+
+
+def test_configs_cannot_be_changed_in_place():
+    with pytest.raises(AttributeError):
+        make().method.tau = 1.0
+    changed = replace(make().method, tau=1.0)
+    assert changed.tau == 1.0
+    with pytest.raises(FlagError):
+        replace(changed, tau=-1.0)
+
+
+def test_the_field_names_are_the_flag_names():
+    from absl import flags
+
+    from la_tf import flags as _  # noqa: F401
+
+    assert set(make().flat()) <= set(flags.FLAGS), "a field that no flag sets"
+    ours = {
+        flag.name
+        for module, defined in flags.FLAGS.flags_by_module_dict().items()
+        if module in ("data.flags", "la_tf.flags")
+        for flag in defined
+    }
+    assert ours == set(make().flat()), "a flag that no field takes"

@@ -1,0 +1,238 @@
+"""The Estimator on a network of one layer: predict, names of variables, checkpoints, warm start, evaluation."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from data.errors import UserError
+from la_tf import checkpoints
+from la_tf.embedding import UnitLength
+from la_tf.estimator import Estimator, follow, train_and_evaluate
+from la_tf.instance_recognition import InstanceRecognition
+from la_tf.knn import embed
+from la_tf.local_aggregation import LocalAggregation
+from la_tf.model_dir import MetricsFile
+from la_tf.specs import EvalSpec, ModeKeys, RunConfig, TrainSpec
+from tests.la_tf.reference import unit
+
+N, D = 40, 16
+LA = {"background_k": 12, "clusters": 5, "clusterings": 2}
+IMAGES = np.random.default_rng(0).random((N, 4, 4, 3), np.float32)
+
+
+def tiny_embedder(readout="linear"):
+    images = keras.Input((None, None, 3))
+    features = keras.layers.Dense(D, name=readout)(keras.layers.GlobalAveragePooling2D()(images))
+    return keras.Model(images, UnitLength()(features))
+
+
+def estimator(folder, method=InstanceRecognition, size=N, readout="linear", seed=0, **arguments):
+    def model_fn():
+        model = method(tiny_embedder(readout), size, seed=seed, **arguments)
+        model.compile(optimizer=keras.optimizers.SGD(0.1, momentum=0.9), jit_compile=False)
+        return model
+
+    return Estimator(model_fn, RunConfig(model_dir=str(folder), seed=seed))
+
+
+def input_fn(mode, context):
+    """Eight pictures a batch: in order and once for evaluation, without end for training."""
+    step = context.first_step if mode == ModeKeys.TRAIN else 0
+    while mode == ModeKeys.TRAIN or step < N // 8:
+        indices = np.arange(8) + 8 * (step % (N // 8))
+        yield {
+            "image": tf.constant(IMAGES[indices]),
+            "index": tf.constant(indices, tf.int64),
+            "label": tf.constant(indices % 3, tf.int64),
+        }
+        step += 1
+
+
+def trained(folder, steps=5, **arguments):
+    run = estimator(folder, **arguments)
+    run.train(TrainSpec(input_fn, max_steps=steps, steps_per_epoch=5))
+    return run
+
+
+def test_predict_yields_every_picture_with_its_index_and_unit_embedding(tmp_path):
+    run = estimator(tmp_path)
+    asked = []
+
+    def asking(mode, context):
+        asked.append(mode)
+        return input_fn(mode, context)
+
+    found = list(run.predict(asking))
+    assert asked == [ModeKeys.PREDICT]
+    assert [item["index"] for item in found] == list(range(N)) and type(found[0]["index"]) is int
+    kernel, bias = (weight.numpy().astype(np.float64) for weight in run.model.embedder.weights)
+    wanted = unit(IMAGES.astype(np.float64).mean(axis=(1, 2)) @ kernel + bias)
+    np.testing.assert_allclose(np.stack([item["embedding"] for item in found]), wanted, atol=1e-6)
+
+
+def test_predict_is_by_the_newest_checkpoint(tmp_path):
+    run = trained(tmp_path)
+    first, again = (list(one.predict(input_fn)) for one in (run, estimator(tmp_path, seed=0)))
+    fresh = list(estimator(tmp_path / "other").predict(input_fn))
+    np.testing.assert_array_equal(first[3]["embedding"], again[3]["embedding"])
+    assert np.abs(first[3]["embedding"] - fresh[3]["embedding"]).max() > 1e-4
+
+
+def test_the_names_are_those_of_weights_bank_optimizer_and_metrics(tmp_path):
+    run = trained(tmp_path)
+    names = run.get_variable_names()
+    assert names == sorted(names)
+    assert {"linear/kernel", "linear/bias"} <= set(names)
+    assert {name.split("/")[0] for name in names} >= {"linear", "memory_bank", "optimizer", "metrics"}
+    for name in names:
+        assert run.get_variable_value(name).shape == tuple(run.variables()[name].shape)
+    np.testing.assert_array_equal(run.get_variable_value("memory_bank/rows"), run.model.bank.rows.numpy())
+    assert run.get_variable_value("memory_bank/written").all()
+
+
+def test_without_a_checkpoint_there_are_no_names_and_that_is_said(tmp_path):
+    for ask in (lambda run: run.get_variable_names(), lambda run: run.get_variable_value("linear/kernel")):
+        with pytest.raises(UserError, match=f"{tmp_path}: has no checkpoint"):
+            ask(estimator(tmp_path))
+
+
+def test_a_second_object_on_the_folder_is_where_the_first_one_stopped(tmp_path):
+    first, second = trained(tmp_path), estimator(tmp_path)
+    assert second.step == first.step == 5
+    for name, variable in first.variables().items():
+        np.testing.assert_array_equal(variable.numpy(), second.variables()[name].numpy(), err_msg=name)
+
+
+def test_training_again_to_the_same_step_does_nothing(tmp_path):
+    run = trained(tmp_path)
+    before = run.model.bank.rows.numpy()
+    metrics = run.train(TrainSpec(input_fn, max_steps=5, steps_per_epoch=5))
+    assert run.step == 5 and metrics["step"] == 5
+    np.testing.assert_array_equal(run.model.bank.rows.numpy(), before)
+
+
+def test_interrupted_and_whole_runs_end_the_same(tmp_path):
+    trained(tmp_path / "two", steps=7)  # in the middle of the second epoch
+    two = trained(tmp_path / "two", steps=12)
+    one = trained(tmp_path / "one", steps=12)
+    for name, variable in one.variables().items():
+        np.testing.assert_array_equal(variable.numpy(), two.variables()[name].numpy(), err_msg=name)
+
+
+def test_a_checkpoint_of_another_model_is_refused_and_the_variable_named(tmp_path):
+    trained(tmp_path, size=N)
+    with pytest.raises(UserError, match=rf"memory_bank/rows should have shape \(41, {D}\), found \({N}, {D}\)"):
+        _ = estimator(tmp_path, size=41).model
+    with pytest.raises(UserError, match=r"other/kernel should have shape .*found none"):
+        _ = estimator(tmp_path, readout="other").model
+
+
+def test_a_warm_start_takes_weights_and_bank_but_not_the_optimizer(tmp_path):
+    source = trained(tmp_path / "source")
+    run = estimator(tmp_path / "new", seed=1)
+    loaded, missing, unused = run.warm_start(tmp_path / "source")
+    assert {"linear/kernel", "linear/bias", "memory_bank/rows", "memory_bank/written"} <= set(loaded)
+    assert missing == [] and unused == []
+    np.testing.assert_array_equal(run.model.bank.rows.numpy(), source.model.bank.rows.numpy())
+    np.testing.assert_array_equal(run.model.embedder.weights[0], source.model.embedder.weights[0])
+    assert run.step == 0
+    assert all((variable.numpy() == 0).all() for variable in run.model.optimizer.variables[2:]), "momentum came along"
+
+
+def test_a_warm_start_names_what_it_did_not_find_and_what_it_did_not_use(tmp_path):
+    trained(tmp_path / "source", size=41)
+    run = estimator(tmp_path / "new", readout="other")
+    bank = run.model.bank.rows.numpy()
+    loaded, missing, unused = run.warm_start(tmp_path / "source")
+    assert loaded == []
+    own = {"memory_bank/rows", "memory_bank/written"}  # for another number of images
+    assert set(missing) == {"other/kernel", "other/bias"} | own
+    assert set(unused) == {"linear/kernel", "linear/bias"} | own
+    np.testing.assert_array_equal(run.model.bank.rows.numpy(), bank)
+
+
+def test_a_run_that_has_begun_is_not_warm_started_over(tmp_path):
+    trained(tmp_path / "source", seed=1)
+    run = trained(tmp_path / "run")
+    before = run.model.bank.rows.numpy()
+    assert run.warm_start(tmp_path / "source") == ([], [], [])
+    np.testing.assert_array_equal(run.model.bank.rows.numpy(), before)
+
+
+def test_a_warm_start_from_nothing_is_said(tmp_path):
+    with pytest.raises(UserError, match=f"--warm_start={tmp_path / 'nowhere'}: holds no checkpoint"):
+        estimator(tmp_path / "run").warm_start(tmp_path / "nowhere")
+
+
+def test_a_run_warm_started_from_local_aggregation_still_begins_with_its_own_warm_start(tmp_path):
+    source = trained(tmp_path / "source", steps=10, method=LocalAggregation, warmup_epochs=1, **LA)
+    assert bool(source.model.aggregating.numpy())
+    run = estimator(tmp_path / "new", method=LocalAggregation, warmup_epochs=1, **LA)
+    run.warm_start(tmp_path / "source")
+    metrics = run.train(TrainSpec(input_fn, max_steps=5, steps_per_epoch=5))
+    assert metrics["phase"] == "ir" and not bool(run.model.aggregating.numpy())
+    metrics = run.train(TrainSpec(input_fn, max_steps=10, steps_per_epoch=5))
+    assert metrics["phase"] == "la" and bool(run.model.aggregating.numpy())
+
+
+def mean_index(model, batches):
+    return {"mean_index": float(np.mean(embed(model, batches)[1]))}
+
+
+def test_an_evaluation_looks_at_as_many_batches_as_it_says_and_writes_to_its_own_folder(tmp_path):
+    run = trained(tmp_path)
+    every = EvalSpec(input_fn, mean_index, name="all")
+    assert run.evaluate(every) == {"mean_index": (N - 1) / 2}
+    assert run.evaluate(EvalSpec(input_fn, mean_index, name="two", steps=2)) == {"mean_index": 7.5}
+    for name, value in (("all", (N - 1) / 2), ("two", 7.5)):
+        assert MetricsFile(tmp_path / f"eval_{name}").read() == [{"step": 5, "mean_index": value}]
+
+
+def test_an_evaluation_repeated_after_a_restart_stands_once_in_its_file(tmp_path):
+    trained(tmp_path).evaluate(EvalSpec(input_fn, mean_index))
+    estimator(tmp_path).evaluate(EvalSpec(input_fn, mean_index))
+    assert [record["step"] for record in MetricsFile(tmp_path / "eval_test").read()] == [5]
+
+
+def test_train_and_evaluate_evaluates_after_every_epoch_and_tells_the_exports(tmp_path):
+    seen = []
+
+    class Exporter:
+        def export(self, run, metrics, finished):
+            seen.append((metrics["step"], metrics["mean_index"], finished))
+
+        def exported(self):
+            return ["here"]
+
+    run, spec = estimator(tmp_path), TrainSpec(input_fn, max_steps=10, steps_per_epoch=5)
+    metrics, exported = train_and_evaluate(run, spec, [EvalSpec(input_fn, mean_index)], [Exporter()])
+    assert seen == [(5, 19.5, False), (10, 19.5, True)]
+    assert metrics["mean_index"] == 19.5 and exported == ["here"]
+    assert [record["step"] for record in MetricsFile(tmp_path / "eval_test").read()] == [5, 10]
+
+
+def test_following_a_finished_run_evaluates_its_last_checkpoint_and_ends(tmp_path):
+    trained(tmp_path, steps=10)
+    reports = []
+    metrics = follow(estimator(tmp_path), [EvalSpec(input_fn, mean_index)], max_steps=10, report=reports.append)
+    assert reports == [metrics] and metrics == {"step": 10, "epoch": 1, "mean_index": 19.5}
+
+
+def test_old_checkpoints_go_and_can_be_evaluated_as_long_as_they_are_there(tmp_path):
+    run = trained(tmp_path, steps=20)
+    assert checkpoints.steps(tmp_path) == [10, 15, 20]  # RunConfig keeps three
+    kernel_at_20 = run.get_variable_value("linear/kernel")
+    run.evaluate(EvalSpec(input_fn, mean_index), checkpoint=checkpoints.path_of(tmp_path, 10))
+    assert run.step == 10
+    assert np.abs(run.model.embedder.weights[0].numpy() - kernel_at_20).max() > 0
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_names_the_last_good_state(tmp_path):
+    def poisoned(mode, context):
+        for batch in input_fn(mode, context):
+            yield {**batch, "image": batch["image"] * np.nan}
+
+    run = estimator(tmp_path)
+    with pytest.raises(UserError, match=r"--learning_rate.*step-00000000"):
+        run.train(TrainSpec(poisoned, max_steps=5, steps_per_epoch=5))
