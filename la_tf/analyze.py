@@ -50,8 +50,7 @@ def draw_curves(folder):
 
 def draw_neighbors(config):
     """Returns the figure of test pictures and their nearest training pictures."""
-    with cli.quiet_stderr():
-        import tensorflow  # noqa: F401
+    cli.load_tensorflow()
     from la_tf import figures
     from la_tf.estimator import Estimator
     from la_tf.knn import embed, knn_votes

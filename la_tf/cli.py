@@ -14,9 +14,6 @@ flags.DEFINE_boolean("debug", False, "Show the traceback behind a one-line error
 
 def run(main):
     """Runs `main()` after the flags are parsed; its result, a dict, is the last line of stdout, as JSON."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # TensorFlow leaves oneDNN off on CPUs without AVX-512, where it nearly halves the time of a training step as well.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     app.run(lambda argv: _guarded(main, argv), flags_parser=_parse_flags)
 
 
@@ -58,6 +55,18 @@ def _guarded(main, argv):
 def _leave(error):
     print(f"error: {error}", file=sys.stderr)
     sys.exit(error.exit_code)
+
+
+def load_tensorflow(deterministic=False):
+    """Imports TensorFlow, once the flags are known to be good, quietly and with the CPU kernels that fit."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if deterministic:
+        os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"  # its sums depend on where a buffer happens to lie in memory
+    else:
+        # Off by default on CPUs without AVX-512, where it nearly halves the time of a training step as well.
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    with quiet_stderr():
+        import tensorflow  # noqa: F401
 
 
 @contextlib.contextmanager

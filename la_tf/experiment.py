@@ -58,10 +58,8 @@ class Experiment:
 
     def _warn_of_another_cosine(self):
         before, now = stored_config(self.config.run.model_dir).run, self.config.run
-        if self.config.optimizer.schedule == "cosine" and (before.epochs, before.max_steps) != (
-            now.epochs,
-            now.max_steps,
-        ):
+        longer = (before.epochs, before.max_steps) != (now.epochs, now.max_steps)
+        if longer and self.config.optimizer.schedule == "cosine":
             self.warnings.append(
                 f"--epochs, --max_steps: changed, so the cosine falls to 0 at step {self.max_steps} from here on"
             )
@@ -69,10 +67,15 @@ class Experiment:
     def headline(self):
         """Returns one line that says what is about to run."""
         model, method, data = self.config.model, self.config.method, self.config.data
-        return (
-            f"{method.method} · {model.backbone} width {model.width} · {self.dataset.spec}: {self.train.size:,} "
-            f"images at {data.image_size} px · batch {data.batch_size} · {self.max_steps:,} steps · {self.config.run.model_dir}"
+        parts = (
+            method.method,
+            f"{model.backbone} width {model.width}",
+            f"{self.dataset.spec}: {self.train.size:,} images at {data.image_size} px",
+            f"batch {data.batch_size}",
+            f"{self.max_steps:,} steps",
+            self.config.run.model_dir,
         )
+        return " · ".join(parts)
 
     # -- how long -------------------------------------------------------------------------------------------------
 

@@ -25,8 +25,7 @@ def main():
     out = Path(out) if out else Path(folder) / "export" / "manual" / str(int(time.time()))
     if out.exists():
         raise UserError(f"--out={out}: exists already; choose a new folder")
-    with cli.quiet_stderr():
-        import tensorflow  # noqa: F401
+    cli.load_tensorflow()
     from la_tf import bundle
     from la_tf.embedding import embedder_for
     from models.backbone import describe

@@ -30,11 +30,10 @@ def main():
 
 def run(experiment):
     """Trains, evaluates, or does both, as --mode says."""
-    with cli.quiet_stderr():
-        import tensorflow  # noqa: F401
+    config = experiment.config.run
+    cli.load_tensorflow(config.deterministic)
     from la_tf.estimator import Estimator, follow, train_and_evaluate
 
-    config = experiment.config.run
     estimator = Estimator(experiment.model_fn, experiment.run_config())
     if config.mode == "eval":
         if not experiment.eval_specs():
