@@ -60,21 +60,34 @@ def _decode_all(split, height, width):
 def reader(split: Split):
     """(locate, read): `read(handle)` gives one encoded picture, for each of the handles [B] = `locate(rows [B])`.
 
-    Files are read one by one, where the pipeline is parallel; records a batch at a time, because that is Python.
+    Both are TensorFlow operations alone: a pipeline that calls Python now and then hangs when the program ends.
     """
     source = split.source
     if isinstance(source, FileSource):
-        with tf.device("/CPU:0"):
-            paths = tf.constant(source.paths())
+        paths = tf.constant(source.paths())
         return (lambda rows: tf.gather(paths, rows)), tf.io.read_file
+    shards = tf.constant(source.shards)
+    places = tf.constant(source.places())
 
-    def read_batch(rows):
-        return np.array([source.read(row) for row in rows] + [None], object)[:-1]  # None: never a fixed-width array
+    def read(place):
+        shard, position, begin, length = tf.unstack(place)
+        record = _record_at(shards[shard], position)
+        return tf.strings.substr(record, begin, length)
 
-    def locate(rows):
-        return tf.ensure_shape(tf.numpy_function(read_batch, [rows], tf.string), [None])
+    return (lambda rows: tf.gather(places, rows)), read
 
-    return locate, tf.identity
+
+def _record_at(path, position):
+    """The data of the TFRecord that starts at byte `position`; raises tf.errors.DataLossError for a wrong checksum."""
+    signature = {"output_types": [tf.string], "output_shapes": [[]]}
+    records = tf.raw_ops.TFRecordDatasetV2(
+        filenames=path[None],
+        compression_type="",
+        buffer_size=tf.constant(0, tf.int64),  # header, then data: nothing is read in vain
+        byte_offsets=position[None],
+    )
+    one = tf.raw_ops.TakeDataset(input_dataset=records, count=tf.constant(1, tf.int64), **signature)
+    return tf.raw_ops.DatasetToSingleElement(dataset=one, **signature)[0]
 
 
 def decode_and_crop(data, boxes):
@@ -115,15 +128,19 @@ def name_broken(split: Split, rows) -> None:
     """Decodes pictures `rows` one by one and raises UserError naming the first that fails; returns if none does."""
     if isinstance(split.source, ArraySource):
         return
+    locate, read = reader(split)
     for row in rows:
+        where = split.source.locate(row)
         try:
             data = split.source.read(row)
         except OSError as error:
-            raise UserError(f"{split.source.locate(row)}: cannot be read: {error.strerror}") from error
+            raise UserError(f"{where}: cannot be read: {error.strerror}") from error
         try:
-            decode_and_crop(tf.constant(data), whole_boxes)
+            decode_and_crop(read(locate(tf.constant([row]))[0]), whole_boxes)
+        except tf.errors.DataLossError as error:
+            raise UserError(f"{where}: is damaged (its checksum is wrong); replace the file") from error
         except tf.errors.OpError as error:
-            raise UserError(f"{split.source.locate(row)}: {_reason(data)}; replace or remove it") from error
+            raise UserError(f"{where}: {_reason(data)}; replace or remove it") from error
 
 
 def _reason(data):

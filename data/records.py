@@ -33,10 +33,12 @@ class Fields:
 
 
 class RecordSource:
-    """Pictures inside record files, found by offset; rows are as `shard`, `record`, `offset`, `length` [N] say."""
+    """Pictures inside record files.  Per row, int64 [N]: `shard` and number `record` within it, `position` of the
+    record in the file, `offset` of the picture in the file and its `length`, bytes."""
 
-    def __init__(self, shards: list[str], shard, record, offset, length):
-        self.shards, self.shard, self.record, self.offset, self.length = shards, shard, record, offset, length
+    def __init__(self, shards: list[str], shard, record, position, offset, length):
+        self.shards, self.shard, self.record = shards, shard, record
+        self.position, self.offset, self.length = position, offset, length
         self.folder = os.path.commonpath([os.path.dirname(path) for path in shards])
         self.names = RecordNames([os.path.relpath(path, self.folder) for path in shards], shard, record)
 
@@ -44,13 +46,15 @@ class RecordSource:
         return os.path.join(self.folder, self.names[row])
 
     def read(self, row: int) -> bytes:
-        """The encoded picture; raises OSError.  Opens the file each time: a thousand shards would need as many
-        descriptors, and opening costs a hundredth of decoding."""
-        descriptor = os.open(self.shards[self.shard[row]], os.O_RDONLY)
-        try:
-            return os.pread(descriptor, int(self.length[row]), int(self.offset[row]))
-        finally:
-            os.close(descriptor)
+        """The encoded picture; raises OSError."""
+        with open(self.shards[self.shard[row]], "rb") as file:
+            file.seek(self.offset[row])
+            return file.read(self.length[row])
+
+    def places(self) -> np.ndarray:
+        """[N, 4] int64: shard, position of the record in it, where in the record's data the picture begins, length."""
+        begin = self.offset - self.position - HEADER
+        return np.stack([self.shard, self.position, begin, self.length], axis=1)
 
     def listing(self) -> dict:
         records = np.bincount(self.shard, minlength=len(self.shards))
@@ -95,11 +99,10 @@ def record_split(spec: str, name: str, shards: list[str], fields: Fields = Field
     rows = np.concatenate([_list_shard(shard, path, fields) for shard, path in enumerate(shards)])
     if not len(rows):
         raise UserError(f"{shards[0]}: no records in {'it' if len(shards) == 1 else f'{len(shards)} files'}")
-    shard, record, offset, length, label, index = rows.T
-    if np.array_equal(np.sort(index), np.arange(len(index))):
-        order = np.argsort(index)
-        shard, record, offset, length, label = (x[order] for x in (shard, record, offset, length, label))
-    return Split(spec, name, "photo", label.copy(), RecordSource(shards, shard, record, offset, length))
+    if np.array_equal(np.sort(rows[:, 0]), np.arange(len(rows))):
+        rows = rows[np.argsort(rows[:, 0])]
+    _, label, *columns = rows.T.copy()
+    return Split(spec, name, "photo", label, RecordSource(shards, *columns))
 
 
 def _find(pattern):
@@ -107,7 +110,7 @@ def _find(pattern):
 
 
 def _list_shard(shard, path, fields):
-    """[n, 6] int64: shard, record, offset and length of the picture, label, index (-1 for a field not there)."""
+    """[n, 7] int64: index, label (-1 for a field not there), then the columns of RecordSource."""
     rows = []
     for record, (buffer, start, stop) in enumerate(_records(path)):
         try:
@@ -119,8 +122,8 @@ def _list_shard(shard, path, fields):
             index = _value(first_int, buffer, found, fields.index) if fields.index in found else -1
         except (ValueError, UnicodeDecodeError) as error:
             raise UserError(f"{path}: record {record} {error}") from error
-        rows.append((shard, record, begin, end - begin, label, index))
-    return np.array(rows, np.int64).reshape(-1, 6)
+        rows.append((index, label, shard, record, start - HEADER, begin, end - begin))
+    return np.array(rows, np.int64).reshape(-1, 7)
 
 
 def _value(read, buffer, found, name):

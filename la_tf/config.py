@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from data.config import DataConfig
 from data.errors import FlagError
 from models.backbone import BACKBONES, check_architecture
-from models.preprocessing import SMALL_IMAGE
+from models.preprocessing import SMALL_IMAGE, Preprocessing
 
 # Name -> where the keras.Model of the method lives. Adding a method: one file and one line here.
 METHODS = {
@@ -37,11 +37,20 @@ class ModelConfig:
     stem: str = "auto"
     batch_norm: bool = True
     embedding_dim: int = 128  # D
+    pixel_mean: tuple[float, ...] | None = None  # of R, G, B in [0, 1]; None: by data set
+    pixel_std: tuple[float, ...] | None = None
 
     def __post_init__(self):
         _one_of("backbone", self.backbone, tuple(BACKBONES))
         _one_of("stem", self.stem, STEMS)
         _at_least("embedding_dim", self.embedding_dim, 2)
+        if (self.pixel_mean is None) != (self.pixel_std is None):
+            raise FlagError("--pixel_mean=R,G,B and --pixel_std=R,G,B go together: set both or neither")
+        try:
+            if self.pixel_mean is not None:
+                Preprocessing(mean=self.pixel_mean, std=self.pixel_std)
+        except ValueError as error:
+            raise FlagError(f"--pixel_{error}") from None
         try:
             check_architecture(self.backbone, self.width, self.resnet_version, self.stem_for(224), self.batch_norm)
         except ValueError as error:

@@ -38,6 +38,6 @@ def embedder_for(config):
         model.resnet_version,
         model.stem_for(image_size),
         model.batch_norm,
-        Preprocessing(image_size=image_size),
+        Preprocessing(model.pixel_mean, model.pixel_std, image_size),
     )
     return build_embedder(backbone, model.embedding_dim)

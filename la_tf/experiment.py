@@ -16,9 +16,13 @@ from data.spec import missing_dataset
 from la_tf import checkpoints, model_dir
 from la_tf.config import Config, method_class, resolve
 from la_tf.specs import EvalSpec, ModeKeys, RunConfig, TrainSpec
+from models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 KNN_NEIGHBORS = 200  # K (section 4.2)
 EVALUATION_BATCH = 256
+# Mean and deviation of the pixels by kind of data set. On the digits' black ground ImageNet's would make the
+# zero padding of every convolution a light grey frame.
+PIXELS = {"photo": (IMAGENET_MEAN, IMAGENET_STD), "digits": ((0.305,) * 3, (0.376,) * 3)}
 
 
 def stored_config(folder):
@@ -42,7 +46,11 @@ class Experiment:
         self.augmentation = augmentation_for(self.train.kind, image_size, config.data)
         chosen = {name: getattr(self.augmentation, name) for name in AUGMENTATION_FLAGS}
         data = dataclasses.replace(config.data, image_size=image_size, **chosen)
-        self.config, self.warnings = resolve(dataclasses.replace(config, data=data), self.train.size)
+        mean, std = PIXELS[self.train.kind]
+        model = dataclasses.replace(
+            config.model, pixel_mean=config.model.pixel_mean or mean, pixel_std=config.model.pixel_std or std
+        )
+        self.config, self.warnings = resolve(dataclasses.replace(config, data=data, model=model), self.train.size)
 
     def claim(self):
         """Makes the model_dir this run's own, or checks that it is; writes config.json and dataset.json."""

@@ -37,6 +37,12 @@ flags.DEFINE_integer("resnet_version", _MODEL.resnet_version, "2: pre-activation
 flags.DEFINE_string("stem", _MODEL.stem, f"{_choices(STEMS)}: auto takes `small` (3x3, no pooling) up to 64 px.")
 flags.DEFINE_boolean("batch_norm", _MODEL.batch_norm, "Batch normalisation.")
 flags.DEFINE_integer("embedding_dim", _MODEL.embedding_dim, "D, the length of an embedding.")
+flags.DEFINE_list(
+    "pixel_mean", None, "Mean of R, G, B in [0, 1] that the network subtracts. Default: ImageNet's; digits' own."
+)
+flags.DEFINE_list(
+    "pixel_std", None, "Deviation of R, G, B that the network divides by. Default: ImageNet's; digits' own."
+)
 
 flags.DEFINE_float("tau", _METHOD.tau, "tau, the temperature of every softmax and of the kNN votes.")
 flags.DEFINE_float("bank_momentum", _METHOD.bank_momentum, "t, the weight of the new embedding in a bank row.")
@@ -78,9 +84,9 @@ def config() -> Config:
     """Reads all flags into a validated Config; raises FlagError naming the flag that is wrong."""
     return Config(
         data=data_flags.data_config(),
-        model=_read(ModelConfig),
+        model=_read(ModelConfig, pixel_mean=_numbers("pixel_mean", float), pixel_std=_numbers("pixel_std", float)),
         method=_read(MethodConfig),
-        optimizer=_read(OptimizerConfig, drop_epochs=_whole_numbers("drop_epochs")),
+        optimizer=_read(OptimizerConfig, drop_epochs=_numbers("drop_epochs", int)),
         run=_read(ScheduleOfRun, exporters=tuple(flags.FLAGS["exporters"].value)),
     )
 
@@ -89,9 +95,10 @@ def _read(kind, **given):
     return kind(**{field.name: flags.FLAGS[field.name].value for field in fields(kind)} | given)
 
 
-def _whole_numbers(name):
+def _numbers(name, kind):
     values = flags.FLAGS[name].value
     try:
-        return tuple(int(value) for value in values)
+        return None if values is None else tuple(kind(value) for value in values)
     except ValueError:
-        raise FlagError(f"--{name}={','.join(values)}: give whole numbers, e.g. 160,190") from None
+        example = "160,190" if kind is int else "0.5,0.5,0.5"
+        raise FlagError(f"--{name}={','.join(values)}: give numbers like {example}") from None

@@ -114,6 +114,17 @@ def test_a_broken_picture_is_named_with_the_reason(tmp_path, spoil, place):
     assert name_broken(split, [row for row in range(6) if row != place]) is None
 
 
+def test_a_record_with_a_wrong_checksum_is_named(tmp_path):
+    pictures = [encoded(smooth(i, 24, 24)) for i in range(4)]
+    write_records(tmp_path / "train-0", [example(image__encoded=data) for data in pictures])
+    split = open_dataset(f"tfrecord:{tmp_path}/train-*").train
+    with open(tmp_path / "train-0", "r+b") as file:  # the picture itself stays whole
+        file.seek(split.source.position[2] - 2)
+        file.write(b"!!")
+    with pytest.raises(UserError, match=r"train-0#1: is damaged \(its checksum is wrong\)"):
+        pictures_in_memory(split, 32)
+
+
 def test_a_broken_record_is_named(tmp_path):
     pictures = [encoded(smooth(i, 24, 24)) for i in range(4)]
     pictures[2] = b"these bytes are text"
