@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from data.errors import UserError
+from data.errors import FlagError, UserError
 from la_tf import cli
 from la_tf.experiment import Experiment, stored_config
 from la_tf.summary import epochs_of
@@ -26,9 +26,12 @@ def main():
     """Draws the figure; returns where it lies."""
     folder, figure = flags.FLAGS["model_dir"].value, flags.FLAGS["figure"].value
     if not folder:
-        raise cli.FlagError("--model_dir: set it to the run to look at, e.g. --model_dir=runs/quickstart")
+        raise FlagError("--model_dir: set it to the run to look at, e.g. --model_dir=runs/quickstart")
     if figure not in FIGURES:
-        raise cli.FlagError(f"--figure={figure}: choose one of {', '.join(FIGURES)}")
+        raise FlagError(f"--figure={figure}: choose one of {', '.join(FIGURES)}")
+    for name in ("rows", "nearest"):
+        if flags.FLAGS[name].value < 1:
+            raise FlagError(f"--{name}={flags.FLAGS[name].value}: must be at least 1")
     config = stored_config(folder)
     target = Path(folder) / "report" / figure
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -63,20 +66,21 @@ def draw_neighbors(config):
     if not estimator.latest_checkpoint():
         raise UserError(f"--model_dir={config.run.model_dir}: has no checkpoint yet")
     model, train, test = estimator.model, experiment.train, experiment.dataset.test
-    bank = model.bank.rows.numpy()
+    bank, written = model.bank.rows.numpy(), model.bank.written.numpy()
+    labels = np.where(written, train.labels, -1)  # rows never written are nobody's neighbours
     queries, _, truth = embed(model, experiment.batches_of(test))
-    votes = knn_votes(queries, bank, train.labels, tau=config.method.tau, classes=experiment.dataset.class_count)
+    votes = knn_votes(queries, bank, labels, tau=config.method.tau, classes=experiment.dataset.class_count)
     confidence = votes.max(axis=1) / votes.sum(axis=1)
-    right = votes.argmax(axis=1) == truth
+    known, right = truth >= 0, votes.argmax(axis=1) == truth
     count, nearest = flags.FLAGS["rows"].value, flags.FLAGS["nearest"].value
     chosen = [
         *_first(np.flatnonzero(right), -confidence, count),
-        *_first(np.flatnonzero(~right), confidence, count),
+        *_first(np.flatnonzero(known & ~right), confidence, count),
     ]
-    names = experiment.dataset.class_names or [str(label) for label in range(experiment.dataset.class_count)]
+    names = [*(experiment.dataset.class_names or range(experiment.dataset.class_count)), "?"]  # -1: unknown
     rows = []
     for query in chosen:
-        similarity = bank @ queries[query]
+        similarity = np.where(written, bank @ queries[query], -np.inf)
         order = np.argsort(-similarity, kind="stable")[:nearest]
         rows.append(
             {

@@ -2,6 +2,7 @@
 
 import itertools
 import time
+import zipfile
 from pathlib import Path
 
 import keras
@@ -70,30 +71,38 @@ class Estimator:
         return named
 
     def restore(self, checkpoint):
-        """Takes every variable's value from a checkpoint folder; raises UserError naming one that does not fit."""
-        with checkpoints.read_arrays(checkpoint) as arrays:
-            for name, variable in self.variables().items():
-                value = arrays.get(name)
-                if value is None or value.shape != tuple(variable.shape):
-                    found = "none" if value is None else value.shape
-                    raise UserError(f"{checkpoint}: {name} should have shape {tuple(variable.shape)}, found {found}")
-                variable.assign(value)
+        """Takes every variable's value from a checkpoint folder; raises UserError naming what does not fit."""
+        try:
+            with checkpoints.read_arrays(checkpoint) as arrays:
+                self._assign(arrays, checkpoint)
+        except zipfile.BadZipFile as error:
+            raise UserError(f"{checkpoint}: is damaged ({error}); remove it to go on from the one before") from None
 
-    def warm_start(self, source):
+    def _assign(self, arrays, checkpoint):
+        for name, variable in self.variables().items():
+            value = arrays.get(name)
+            if value is None or value.shape != tuple(variable.shape):
+                found = "none" if value is None else value.shape
+                raise UserError(f"{checkpoint}: {name} should have shape {tuple(variable.shape)}, found {found}")
+            variable.assign(value)
+
+    def warm_start(self, source, same_pictures=True):
         """Starts a run without checkpoints from another run's newest one; returns (loaded, missing, unused) names.
 
-        Model variables of equal name and shape are taken, the bank among them; optimizer and metrics start afresh.
+        Model variables of equal name and shape are taken, the bank among them unless `same_pictures` is False: then its
+        rows stand for others. Optimizer and metrics start afresh.
         """
         if self.latest_checkpoint():
             return [], [], []
         checkpoint = checkpoints.latest(source)
         if checkpoint is None:
             raise UserError(f"--warm_start={source}: holds no checkpoint; point it at the model_dir of a run")
+        skipped = set() if same_pictures else {variable.path for variable in self.model.picture_variables}
         loaded, missing = [], []
         with checkpoints.read_arrays(checkpoint) as arrays:
             for variable in self.model.variables:
                 value = arrays.get(variable.path)
-                if value is not None and value.shape == tuple(variable.shape):
+                if value is not None and value.shape == tuple(variable.shape) and variable.path not in skipped:
                     variable.assign(value)
                     loaded.append(variable.path)
                 else:

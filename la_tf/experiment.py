@@ -31,7 +31,11 @@ def stored_config(folder):
     if not path.exists():
         raise UserError(f"--model_dir={folder}: no run lives there (it has no config.json)")
     stored = model_dir.read_json(path)
-    return Config.from_flat({**stored["circumstances"], **stored["identity"], "model_dir": str(folder)})
+    try:
+        values = {**stored["circumstances"], **stored["identity"]}
+    except (KeyError, TypeError):
+        raise UserError(f"{path}: was not written by la_tf.train") from None
+    return Config.from_flat({**values, "model_dir": str(folder)})
 
 
 class Experiment:
@@ -71,6 +75,11 @@ class Experiment:
             self.warnings.append(
                 f"--epochs, --max_steps: changed, so the cosine falls to 0 at step {self.max_steps} from here on"
             )
+
+    def has_the_pictures_of(self, folder):
+        """Tells whether the run in `folder` trains on the very same pictures, so that its bank means something here."""
+        path = Path(folder) / "config.json"
+        return path.exists() and model_dir.read_json(path)["identity"]["data"] == self.train.fingerprint
 
     def headline(self):
         """Returns one line that says what is about to run."""

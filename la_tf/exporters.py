@@ -52,7 +52,7 @@ class FinalExporter(Exporter):
 
 
 class BestExporter(Exporter):
-    """Exports whenever the monitor is better than ever before, restarts included."""
+    """Exports whenever the monitor is better than ever before, restarts included; a loss, within its phase."""
 
     name = "best"
 
@@ -69,14 +69,18 @@ class BestExporter(Exporter):
             return False
         if not self.record.exists():
             return True
-        best = read_json(self.record)[self.monitor]
+        record = read_json(self.record)
+        if self.monitor == "loss" and record.get("phase") != metrics.get("phase"):
+            return True  # the losses of the warm start and of Local Aggregation measure different things
+        best = record[self.monitor]
         return value > best if self.higher_is_better else value < best
 
     def export(self, estimator, metrics, finished):
         """As the others; the record comes last, so a process killed in between exports again."""
         folder = super().export(estimator, metrics, finished)
         if folder is not None:
-            write_json(self.record, {self.monitor: metrics[self.monitor], "step": metrics.get("step")})
+            kept = {self.monitor: metrics[self.monitor], "step": metrics.get("step"), "phase": metrics.get("phase")}
+            write_json(self.record, kept)
         return folder
 
 

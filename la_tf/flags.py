@@ -76,7 +76,9 @@ flags.DEFINE_integer("log_steps", _RUN.log_steps, "Metrics every so many steps b
 flags.DEFINE_boolean(
     "deterministic", _RUN.deterministic, "Deterministic kernels: slower, bit-identical on one machine."
 )
-flags.DEFINE_string("warm_start", None, "A model_dir whose weights and bank a new run starts from.")
+flags.DEFINE_string(
+    "warm_start", None, "A model_dir whose weights, and bank if its pictures are the same, a new run starts from."
+)
 flags.DEFINE_list("exporters", list(_RUN.exporters), "Any of latest, best, final.")
 
 
@@ -100,5 +102,5 @@ def _numbers(name, kind):
     try:
         return None if values is None else tuple(kind(value) for value in values)
     except ValueError:
-        example = "160,190" if kind is int else "0.5,0.5,0.5"
-        raise FlagError(f"--{name}={','.join(values)}: give numbers like {example}") from None
+        wanted = "whole numbers like 160,190" if kind is int else "numbers like 0.5,0.5,0.5"
+        raise FlagError(f"--{name}={','.join(values)}: give {wanted}") from None

@@ -46,6 +46,11 @@ class InstanceRecognition(Method):
         """Writes the embeddings to the bank (equation 5); the loss has seen the bank as it was before."""
         self.bank.update(batch["index"], embeddings)
 
+    @property
+    def picture_variables(self):
+        """The memory bank."""
+        return [self.bank.rows, self.bank.written]
+
     def begin_epoch(self, epoch):
         """Names the phase."""
         return {"phase": "ir"}

@@ -79,6 +79,8 @@ class KnnEvaluation:
         # Rows never written hold random vectors: they have no vote.
         labels = np.where(model.bank.written.numpy(), self.labels, -1)
         labels[np.asarray(self.silent_rows, np.int64)] = -1
+        if not (labels >= 0).any():
+            return {self.metric: 0.0}  # a run of so few steps that no row with a vote has been written
         known = truth >= 0
         votes = knn_votes(
             embeddings[known],

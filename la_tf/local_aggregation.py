@@ -155,6 +155,11 @@ class LocalAggregation(InstanceRecognition):
         return clustering.health(rows, labels, previous, truth, seed=self.seed)
 
     @property
+    def picture_variables(self):
+        """The memory bank and its clusters."""
+        return [*super().picture_variables, self.cluster_labels]
+
+    @property
     def metrics(self):
         """The loss, and how LA is doing: |C_i ∩ B_i| (mean, least), how often empty, how often i is in B_i."""
         health = [self.close_mean, self.close_min, self.empty_fraction, self.own_in_background]

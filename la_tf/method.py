@@ -59,6 +59,11 @@ class Method(keras.Model):
         return {metric.name: metric.result() for metric in self.metrics}
 
     @property
+    def picture_variables(self):
+        """The variables whose rows stand for training pictures: on another data set they mean nothing."""
+        return []
+
+    @property
     def metrics(self):
         """The running metrics: `loss` is the method's own, without weight decay."""
         return [self.loss_mean]

@@ -1,5 +1,7 @@
 """What lies in a model_dir besides its checkpoints: config.json and metrics.jsonl. No TensorFlow in here."""
 
+import contextlib
+import fcntl
 import json
 import os
 from pathlib import Path
@@ -37,6 +39,22 @@ def check_identity(path, identity):
         raise UserError(
             f"--model_dir={path.parent}: belongs to another run ({listed}); choose another folder or undo the change"
         )
+
+
+@contextlib.contextmanager
+def locked(folder):
+    """Keeps a second training process out of a model_dir while the block runs; raises UserError when one is in it.
+
+    The system lets go of the lock when the process ends, however it ends.
+    """
+    with open(Path(folder) / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"--model_dir={folder}: another process is training there; wait for it, or watch it by --mode=eval"
+            ) from None
+        yield
 
 
 def folder_entries(path):

@@ -7,9 +7,13 @@ from la_tf.model_dir import MetricsFile, folder_entries
 
 
 def epochs_of(folder):
-    """Returns the metrics of the last line of every epoch, in order."""
+    """Returns the metrics of the last line of every epoch, in order, with what an evaluator of its own found."""
     by_epoch = {record["epoch"]: record for record in MetricsFile(folder).read()}
-    return [by_epoch[epoch] for epoch in sorted(by_epoch)]
+    found = {}
+    for evaluation in sorted(Path(folder).glob("eval_*")):
+        for record in MetricsFile(evaluation).read():
+            found.setdefault(record["step"], {}).update(record)
+    return [found.get(record["step"], {}) | record for _, record in sorted(by_epoch.items())]
 
 
 def newest_export(folder):

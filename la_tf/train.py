@@ -7,7 +7,7 @@ The model_dir is the run: the same command resumes it, or says that it is finish
 import sys
 from functools import partial
 
-from la_tf import cli, flags
+from la_tf import cli, flags, model_dir
 from la_tf.experiment import Experiment
 from la_tf.summary import closing_table, result_of
 
@@ -18,31 +18,43 @@ def main():
     experiment.claim()
     for warning in experiment.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    state = experiment.finished()
-    if state is None:
-        run(experiment)
+    config, state = experiment.config.run, experiment.finished()
+    if config.mode == "eval":
+        evaluate(experiment)  # of a finished run as well: its last checkpoint may not have been looked at
+    elif state is None:
+        with model_dir.locked(config.model_dir):
+            train(experiment)
     else:
         how = "it stopped early" if state["stopped"] else "raise --epochs to go on"
-        print(f"{experiment.config.run.model_dir} is finished ({how})", file=sys.stderr)
+        print(f"{config.model_dir} is finished ({how})", file=sys.stderr)
     print(closing_table(experiment), file=sys.stderr)
     return result_of(experiment)
 
 
-def run(experiment):
-    """Trains, evaluates, or does both, as --mode says."""
+def evaluate(experiment):
+    """Evaluates each checkpoint of the process that trains, until the last one."""
     config = experiment.config.run
     cli.load_tensorflow(config.deterministic)
-    from la_tf.estimator import Estimator, follow, train_and_evaluate
+    from la_tf.estimator import Estimator, follow
+
+    if not experiment.eval_specs():
+        raise cli.FlagError("--mode=eval: the data set has no labelled test split to evaluate on")
+    print(f"evaluating the checkpoints of {config.model_dir} as they come", file=sys.stderr)
+    estimator = Estimator(experiment.model_fn, experiment.run_config())
+    follow(estimator, experiment.eval_specs(), experiment.max_steps, partial(print, file=sys.stderr))
+
+
+def train(experiment):
+    """Trains, with evaluations after every epoch unless --mode=train leaves them to another process."""
+    config = experiment.config.run
+    cli.load_tensorflow(config.deterministic)
+    from la_tf.estimator import Estimator, train_and_evaluate
 
     estimator = Estimator(experiment.model_fn, experiment.run_config())
-    if config.mode == "eval":
-        if not experiment.eval_specs():
-            raise cli.FlagError("--mode=eval: the data set has no labelled test split to evaluate on")
-        follow(estimator, experiment.eval_specs(), experiment.max_steps, partial(print, file=sys.stderr))
-        return
     print(experiment.headline(), file=sys.stderr)
     if config.warm_start and not estimator.latest_checkpoint():
-        report_warm_start(*estimator.warm_start(config.warm_start))
+        same_pictures = experiment.has_the_pictures_of(config.warm_start)
+        report_warm_start(*estimator.warm_start(config.warm_start, same_pictures))
     eval_specs = experiment.eval_specs() if config.mode == "both" else ()
     train_and_evaluate(estimator, experiment.train_spec(), eval_specs, experiment.exporters())
 
@@ -50,7 +62,7 @@ def run(experiment):
 def report_warm_start(loaded, missing, unused):
     """Prints what a warm start took over."""
     print(f"warm start: {len(loaded)} variables taken over", file=sys.stderr)
-    for title, names in (("not found there, start afresh", missing), ("there, but not used", unused)):
+    for title, names in (("not taken over, start afresh", missing), ("there, but not used", unused)):
         for name in names:
             print(f"  {title}: {name}", file=sys.stderr)
 

@@ -43,16 +43,18 @@ class TrainingLoop:
     def _resume(self):
         for hook in self.spec.hooks:
             hook.set_model(self.model)
+        checkpoint = self.estimator.latest_checkpoint()
+        state = checkpoints.read_state(checkpoint) if checkpoint else None
+        if state and state["step"] != self.estimator.step:
+            self.estimator.restore(checkpoint)  # an older one has been evaluated meanwhile
         self.step = self.estimator.step
         self.model.stop_training = False
         for eval_spec in self.eval_specs:  # what was evaluated after the checkpoint is evaluated again
             self.estimator.event_folder(eval_spec.name).file.cut(self.step)
         self.found = {}  # what `begin_epoch` said of the epoch under way
-        checkpoint = self.estimator.latest_checkpoint()
-        if checkpoint is None:
+        if state is None:
             self._save(epoch=0)
             return {}
-        state = checkpoints.read_state(checkpoint)
         for hook in self.spec.hooks:
             if type(hook).__name__ in state["hooks"]:
                 hook.set_state(state["hooks"][type(hook).__name__])
@@ -83,6 +85,7 @@ class TrainingLoop:
             self._call("on_train_batch_end", self.step, logs if self.step < end else None)
             every = self.config.save_checkpoints_steps
             if self.step < end and every and self.step % every == 0:
+                self._check(self.model.epoch_metrics()["loss"])
                 self._save(epoch)
         return self._end_epoch(epoch, logs)
 
@@ -105,12 +108,18 @@ class TrainingLoop:
             "images_per_s": images_per_s,
             **self.found,
         }
-        if not math.isfinite(logs["loss"]):
-            raise UserError(
-                f"the loss is {logs['loss']} at step {self.step}, learning rate {logs['learning_rate']:.2g}: lower "
-                f"--learning_rate; the last good state is {self.estimator.latest_checkpoint()}"
-            )
+        self._check(logs["loss"])
         return logs
+
+    def _check(self, loss):
+        """Raises UserError for a loss that is no number, before it gets into a checkpoint."""
+        if not math.isfinite(loss):
+            rate = float(self.model.optimizer.learning_rate)
+            raise UserError(
+                f"the loss is {loss} at step {self.step}, learning rate {rate:.2g}: "
+                f"lower --learning_rate in a new --model_dir, from scratch or by --warm_start={self.config.model_dir}, "
+                f"whose last good state is {self.estimator.latest_checkpoint()}"
+            )
 
     def _next(self, batches):
         try:

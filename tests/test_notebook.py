@@ -18,4 +18,4 @@ def test_the_notebook_runs_and_learns():
         if output.get("name") == "stdout"
     ]
     (score,) = [text for text in printed if "knn_top1" in text]
-    assert float(score.split(":")[1].strip(" }\n")) > 0.5  # chance is 0.1
+    assert float(score.split(":")[1].strip(" }\n")) > 0.9  # an untrained network: 0.75 to 0.81

@@ -113,6 +113,19 @@ def test_a_bad_figure_is_refused(without_tensorflow, tmp_path):
     assert "--figure=pie" in line and "curves" in line
 
 
+@pytest.mark.parametrize("flag", ["--rows=0", "--nearest=-1"])
+def test_a_figure_of_nothing_is_refused(without_tensorflow, tmp_path, flag):
+    assert flag in error_line(run(without_tensorflow, "la_tf.analyze", f"--model_dir={tmp_path}", flag), 2)
+
+
+@pytest.mark.parametrize("main", ["la_tf.export", "la_tf.analyze"])
+@pytest.mark.parametrize("content", ['{"model_type": "bert"}', "[]"])
+def test_another_programs_config_is_named(without_tensorflow, main, content, tmp_path):
+    (tmp_path / "config.json").write_text(content)
+    line = error_line(run(without_tensorflow, main, f"--model_dir={tmp_path}"), 1)
+    assert str(tmp_path / "config.json") in line
+
+
 MAIN = '''"""A main of one line: python -m little"""
 from data.errors import UserError
 from la_tf import cli

@@ -1,5 +1,7 @@
 """The Estimator on a network of one layer: predict, names of variables, checkpoints, warm start, evaluation."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -128,6 +130,18 @@ def test_a_checkpoint_of_another_model_is_refused_and_the_variable_named(tmp_pat
         _ = estimator(tmp_path, readout="other").model
 
 
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_a_damaged_checkpoint_is_named_and_what_to_do(tmp_path, damage):
+    trained(tmp_path)
+    path = checkpoints.latest(tmp_path) / "arrays.npz"
+    content = bytearray(path.read_bytes())
+    if damage == "flipped":
+        content[content.index(b"memory_bank/rows") + 1000] ^= 1
+    path.write_bytes(content[: len(content) // 2] if damage == "cut" else content)
+    with pytest.raises(UserError, match=f"{path.parent}: is damaged.*remove it"):
+        _ = estimator(tmp_path).model
+
+
 def test_a_warm_start_takes_weights_and_bank_but_not_the_optimizer(tmp_path):
     source = trained(tmp_path / "source")
     run = estimator(tmp_path / "new", seed=1)
@@ -150,6 +164,18 @@ def test_a_warm_start_names_what_it_did_not_find_and_what_it_did_not_use(tmp_pat
     assert set(missing) == {"other/kernel", "other/bias"} | own
     assert set(unused) == {"linear/kernel", "linear/bias"} | own
     np.testing.assert_array_equal(run.model.bank.rows.numpy(), bank)
+
+
+def test_a_warm_start_from_other_pictures_leaves_their_bank_and_clusters_behind(tmp_path):
+    source = trained(tmp_path / "source", steps=10, method=LocalAggregation, warmup_epochs=1, **LA)
+    run = estimator(tmp_path / "new", method=LocalAggregation, warmup_epochs=1, seed=1, **LA)
+    bank = run.model.bank.rows.numpy()
+    loaded, missing, unused = run.warm_start(tmp_path / "source", same_pictures=False)
+    assert {"linear/kernel", "linear/bias"} <= set(loaded)
+    assert set(missing) == set(unused) and {"memory_bank/rows", "memory_bank/written"} < set(missing)
+    np.testing.assert_array_equal(run.model.bank.rows.numpy(), bank)
+    assert not run.model.bank.written.numpy().any() and (run.model.cluster_labels.numpy() == -1).all()
+    np.testing.assert_array_equal(run.model.embedder.weights[0], source.model.embedder.weights[0])
 
 
 def test_a_run_that_has_begun_is_not_warm_started_over(tmp_path):
@@ -226,6 +252,27 @@ def test_old_checkpoints_go_and_can_be_evaluated_as_long_as_they_are_there(tmp_p
     run.evaluate(EvalSpec(input_fn, mean_index), checkpoint=checkpoints.path_of(tmp_path, 10))
     assert run.step == 10
     assert np.abs(run.model.embedder.weights[0].numpy() - kernel_at_20).max() > 0
+
+
+def test_training_goes_on_from_the_newest_checkpoint_whatever_has_been_evaluated(tmp_path):
+    run = trained(tmp_path / "one", steps=20)
+    run.evaluate(EvalSpec(input_fn, mean_index), checkpoint=checkpoints.path_of(tmp_path / "one", 10))
+    run.train(TrainSpec(input_fn, max_steps=25, steps_per_epoch=5))
+    straight = trained(tmp_path / "two", steps=25)
+    for name, variable in straight.variables().items():
+        np.testing.assert_array_equal(variable.numpy(), run.variables()[name].numpy(), err_msg=name)
+
+
+def test_a_loss_that_is_no_number_gets_into_no_checkpoint_on_the_way(tmp_path):
+    def poisoned(mode, context):
+        for step, batch in enumerate(input_fn(mode, context)):
+            yield {**batch, "image": batch["image"] * (np.nan if step == 1 else 1.0)}
+
+    run = estimator(tmp_path)
+    run.config = dataclasses.replace(run.config, save_checkpoints_steps=1)
+    with pytest.raises(UserError, match="step-00000001"):
+        run.train(TrainSpec(poisoned, max_steps=5, steps_per_epoch=5))
+    assert checkpoints.steps(tmp_path) == [0, 1]
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_names_the_last_good_state(tmp_path):

@@ -41,6 +41,19 @@ def test_best_of_a_loss_is_the_smallest(tmp_path):
     assert exports(exporter, [3.0, 4.0, 2.0, 2.0], "loss") == [True, False, True, False]
 
 
+def test_the_loss_of_local_aggregation_is_not_compared_with_that_of_the_warm_start(tmp_path):
+    exporter, estimator = best(tmp_path, "loss", higher_is_better=False), Estimator()
+    epochs = [("ir", 3.0), ("la", 5.0), ("la", 6.0), ("la", 4.0)]
+    found = [exporter.export(estimator, {"loss": loss, "phase": phase}, False) for phase, loss in epochs]
+    assert [folder is not None for folder in found] == [True, True, False, True]
+
+
+def test_the_knn_score_is_compared_through_the_switch(tmp_path):
+    exporter, estimator = best(tmp_path), Estimator()
+    found = [exporter.export(estimator, {"knn": 0.5 - 0.1 * i, "phase": p}, False) for i, p in enumerate(("ir", "la"))]
+    assert [folder is not None for folder in found] == [True, False]
+
+
 def test_best_survives_a_restart(tmp_path):
     assert exports(best(tmp_path), [0.3, 0.5]) == [True, True]
     assert exports(best(tmp_path), [0.4, 0.5, 0.6]) == [False, False, True]

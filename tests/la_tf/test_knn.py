@@ -163,3 +163,9 @@ def test_a_picture_does_not_find_itself_among_silent_or_unwritten_rows(which):
     labels = np.array([0, 1])
     evaluate = KnnEvaluation("score", labels, classes=2, silent_rows=silent)
     assert evaluate(ModelWithBank(rows, written), batches_of(rows[:1], labels[:1], 1)) == {"score": 0.0}
+
+
+def test_as_long_as_no_row_has_a_vote_the_score_is_0_and_no_error():
+    rows, labels = np.eye(D, dtype=np.float32)[:2], np.array([0, 1])
+    evaluate = KnnEvaluation("score", labels, classes=2)
+    assert evaluate(ModelWithBank(rows, np.zeros(2, bool)), batches_of(rows, labels, 2)) == {"score": 0.0}

@@ -80,6 +80,15 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert model_dir.read_json(path) == {"a": 1}
 
 
+def test_a_folder_in_which_a_process_trains_is_closed_to_others_until_it_ends(tmp_path):
+    with model_dir.locked(tmp_path):
+        with pytest.raises(UserError, match=f"{tmp_path}: another process"), model_dir.locked(tmp_path):
+            pass
+        claim(tmp_path)  # the lock does not make the folder look used
+    with model_dir.locked(tmp_path):
+        pass
+
+
 def metrics(folder, *steps):
     file = MetricsFile(folder)
     for step in steps:

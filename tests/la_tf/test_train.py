@@ -145,6 +145,14 @@ def test_an_evaluator_follows_a_training_process(tmp_path):
     assert seen[-1]["step"] == STEPS and seen[-1]["knn_top1"] > 0.15
 
 
+def test_an_evaluator_that_comes_when_training_is_over_evaluates_the_end(tmp_path):
+    flags = ["--dataset=digits", f"--model_dir={tmp_path / 'run'}", *TINY, "--epochs=1"]
+    assert "knn_top1" not in result_of(run("la_tf.train", *flags, "--mode=train"))
+    evaluated = result_of(run("la_tf.train", *flags, "--mode=eval"))
+    (seen,) = lines(tmp_path / "run" / "eval_test")
+    assert seen == {"step": STEPS // 3, "knn_top1": evaluated["knn_top1"]}
+
+
 @pytest.mark.slow
 def test_unlabelled_pictures_of_ones_own_train_without_any_knn(tmp_path):
     from PIL import Image
