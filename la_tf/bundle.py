@@ -143,6 +143,15 @@ def load_weights(model, folder):
         return sorted(stored.keys() - {weight.path for weight in model.weights})
 
 
+def check_serving(folder):
+    """Runs the stored picture through the SavedModel; raises UserError when the embedding is not what was stored."""
+    signature = tf.saved_model.load(str(folder)).signatures["embed"]
+    with np.load(Path(folder) / "self_check.npz", allow_pickle=False) as stored:
+        found, wanted = signature(images=tf.constant(stored["picture"]))["embedding"].numpy(), stored["embedding"]
+    if not np.abs(found - wanted).max() <= TOLERANCE:
+        raise UserError(f"--export={folder}: the SavedModel's embedding is not the one that was stored; export again")
+
+
 def check(backbone, folder):
     """Runs the stored picture through `backbone`; raises UserError when conv5 is not what was stored."""
     with np.load(Path(folder) / "self_check.npz", allow_pickle=False) as stored:

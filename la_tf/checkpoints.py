@@ -76,8 +76,14 @@ def write(model_dir, step, arrays, state, keep):
 
 
 def remove_folders(paths):
-    """Removes whole folders; one that is already gone is fine."""
+    """Removes whole folders, renamed first, so that none is ever seen by halves; one that is already gone is fine."""
     for path in paths:
+        if not path.name.startswith("."):
+            hidden = path.with_name(f".{path.name}.old")
+            try:
+                path = path.rename(hidden)
+            except FileNotFoundError:
+                continue
         shutil.rmtree(path, ignore_errors=True)
 
 

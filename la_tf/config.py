@@ -113,7 +113,7 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
-class ScheduleOfRun:
+class RunOptions:
     """How long a run goes on, where it lives and what it writes."""
 
     model_dir: str | None = None
@@ -154,7 +154,7 @@ class Config:
     model: ModelConfig
     method: MethodConfig
     optimizer: OptimizerConfig
-    run: ScheduleOfRun
+    run: RunOptions
 
     def flat(self):
         """Returns all values by flag name, JSON-able."""
@@ -166,7 +166,7 @@ class Config:
     def from_flat(cls, values):
         """The inverse of `flat`; keys that are no field are passed over."""
         kinds = {"data": DataConfig, "model": ModelConfig, "method": MethodConfig}
-        kinds |= {"optimizer": OptimizerConfig, "run": ScheduleOfRun}
+        kinds |= {"optimizer": OptimizerConfig, "run": RunOptions}
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         return cls(
             **{

@@ -172,7 +172,7 @@ def train_and_evaluate(estimator, train_spec, eval_specs=(), exporters=()):
     return metrics, [path for exporter in exporters for path in exporter.exported()]
 
 
-def follow(estimator, eval_specs, max_steps, report=print):
+def follow(estimator, eval_specs, report=print):
     """Evaluates each checkpoint that a training process writes, until that process has finished; returns metrics."""
     seen = None
     while True:
@@ -184,11 +184,12 @@ def follow(estimator, eval_specs, max_steps, report=print):
             state = checkpoints.read_state(checkpoint)
             estimator.restore(checkpoint)
         except FileNotFoundError:
-            continue  # the training process has removed it meanwhile: a newer one is there
+            time.sleep(POLL_SECONDS)  # the training process has removed it meanwhile: a newer one is there
+            continue
         seen = checkpoint
         metrics = {"step": state["step"], "epoch": state["epoch"]}
         for spec in eval_specs:
             metrics |= estimator.evaluate(spec)
         report(metrics)
-        if state["stopped"] or state["step"] >= max_steps:
+        if state["finished"]:
             return metrics

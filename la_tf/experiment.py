@@ -59,19 +59,30 @@ class Experiment:
     def claim(self):
         """Makes the model_dir this run's own, or checks that it is; writes config.json and dataset.json."""
         folder = self.config.run.model_dir
-        resumed = (Path(folder) / manifest.FILE).exists()
-        if resumed:
+        frozen = Path(folder) / manifest.FILE
+        begun = bool(checkpoints.steps(folder)) or (Path(folder) / "export").exists()
+        if begun and frozen.exists():
             manifest.freeze(self.dataset, folder)  # names the picture that changed; the identity's hash could not
             self._warn_of_another_cosine()
-        identity = {"data": self.train.fingerprint, **self.config.identity()}
-        model_dir.claim(folder, identity, self.config.circumstances(), versions())
-        if not resumed:
-            manifest.freeze(self.dataset, folder)
+        model_dir.claim(folder, self.identity(), self.config.circumstances(), versions(), begun)
+        if not begun:
+            frozen.unlink(missing_ok=True)
+        manifest.freeze(self.dataset, folder)
+
+    def identity(self):
+        """Returns what makes the run the run it is, its pictures included."""
+        return {"data": self.train.fingerprint, **self.config.identity()}
+
+    def check(self):
+        """Checks that the model_dir, if a run lives there, is this run's; writes nothing."""
+        path = Path(self.config.run.model_dir) / "config.json"
+        if path.exists():
+            model_dir.check_identity(path, self.identity())
 
     def _warn_of_another_cosine(self):
         before, now = stored_config(self.config.run.model_dir).run, self.config.run
-        longer = (before.epochs, before.max_steps) != (now.epochs, now.max_steps)
-        if longer and self.config.optimizer.schedule == "cosine":
+        changed = (before.epochs, before.max_steps) != (now.epochs, now.max_steps)
+        if changed and self.config.optimizer.schedule == "cosine":
             self.warnings.append(
                 f"--epochs, --max_steps: changed, so the cosine falls to 0 at step {self.max_steps} from here on"
             )

@@ -37,6 +37,7 @@ def main():
     state = checkpoints.read_state(checkpoint)
     bundle.write(out, embedder, state["step"], metrics=state["logs"], config=config.identity())
     bundle.load_backbone(out)  # what was written can be read, and gives what it gave
+    bundle.check_serving(out)
     print(describe(embedder.backbone), file=sys.stderr)
     return {"export": str(out), "step": state["step"]}
 

@@ -15,12 +15,12 @@ from la_tf.config import (
     MethodConfig,
     ModelConfig,
     OptimizerConfig,
-    ScheduleOfRun,
+    RunOptions,
 )
 from models.backbone import BACKBONES
 
 _MODEL, _METHOD, _OPTIMIZER = ModelConfig(), MethodConfig(), OptimizerConfig()
-_RUN = ScheduleOfRun(model_dir="unset")
+_RUN = RunOptions(model_dir="unset")
 
 
 def _choices(names):
@@ -89,7 +89,7 @@ def config() -> Config:
         model=_read(ModelConfig, pixel_mean=_numbers("pixel_mean", float), pixel_std=_numbers("pixel_std", float)),
         method=_read(MethodConfig),
         optimizer=_read(OptimizerConfig, drop_epochs=_numbers("drop_epochs", int)),
-        run=_read(ScheduleOfRun, exporters=tuple(flags.FLAGS["exporters"].value)),
+        run=_read(RunOptions, exporters=tuple(flags.FLAGS["exporters"].value)),
     )
 
 

@@ -13,7 +13,11 @@ def _vote(queries, bank, labels, neighbors, classes, tau):
     similarity, nearest = tf.math.top_k(tf.matmul(queries, bank, transpose_b=True), neighbors)
     # Relative to the nearest, exp cannot overflow, and the ranking of the classes is the same.
     weights = tf.exp((similarity - similarity[:, :1]) / tau)
-    return tf.reduce_sum(weights[:, :, None] * tf.one_hot(tf.gather(labels, nearest), classes), axis=1)
+    ballots = tf.range(tf.shape(queries)[0])[:, None] * classes + tf.gather(
+        labels, nearest
+    )  # one slot a query and class
+    votes = tf.math.unsorted_segment_sum(weights, ballots, tf.shape(queries)[0] * classes)
+    return tf.reshape(votes, [-1, classes])
 
 
 def knn_votes(queries, bank, labels, *, neighbors=200, tau=0.07, classes=None):

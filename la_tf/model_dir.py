@@ -9,14 +9,15 @@ from pathlib import Path
 from data.errors import UserError
 
 
-def claim(model_dir, identity, circumstances, versions):
+def claim(model_dir, identity, circumstances, versions, begun=True):
     """Writes config.json into a new model_dir, or checks that an old one belongs to the same run.
 
-    Raises UserError naming the keys of the identity that differ; differing circumstances are simply written anew.
+    A run that has not `begun` (it failed before its first checkpoint) may still change its identity. Raises UserError
+    naming the keys of the identity that differ; differing circumstances are simply written anew.
     """
     path = Path(model_dir) / "config.json"
     if path.exists():
-        check_identity(path, identity)
+        check_identity(path, identity if begun else None)
     elif folder_entries(model_dir):
         raise UserError(
             f"--model_dir={model_dir}: holds files but no config.json, so it is not a run; choose an empty folder"
@@ -28,10 +29,12 @@ def claim(model_dir, identity, circumstances, versions):
 
 
 def check_identity(path, identity):
-    """Compares the identity stored at `path` with `identity`; raises UserError naming every key that differs."""
+    """Compares the identity stored at `path` with `identity` (None: any); raises UserError naming what differs."""
     content = read_json(path)
     if not isinstance(content, dict) or "identity" not in content:
         raise UserError(f"{path}: was not written by la_tf.train; choose an empty --model_dir")
+    if identity is None:
+        return
     stored = content["identity"]
     differing = [key for key in sorted({*stored, *identity}) if stored.get(key) != identity.get(key)]
     if differing:
@@ -47,7 +50,12 @@ def locked(folder):
 
     The system lets go of the lock when the process ends, however it ends.
     """
-    with open(Path(folder) / ".lock", "w") as file:
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        file = open(Path(folder) / ".lock", "w")  # noqa: SIM115  closed below
+    except OSError as error:
+        raise UserError(f"--model_dir={folder}: cannot be written ({error.strerror}); choose another") from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -29,15 +29,21 @@ class Saturation:
     def __init__(self, patience, higher_is_better):
         self.patience = patience
         self.sign = 1.0 if higher_is_better else -1.0
-        self.memory = {"best": None, "epochs_since": 0, "phase": None}
+        self.memory = {"best": None, "epochs_since": 0, "phase": None, "epoch": -1}
 
-    def reached(self, value, phase=None):
-        """Takes in the metric of one epoch; returns True once `patience` epochs have passed without a better one."""
+    def reached(self, epoch, value, phase=None):
+        """Takes in the metric of an epoch; returns True once `patience` epochs have passed without a better one.
+
+        An epoch counts once, also when a run ended in the middle of it and went on later.
+        """
+        if epoch <= self.memory["epoch"]:
+            return False
         value = self.sign * value
         best = self.memory["best"] if phase == self.memory["phase"] else None
         better = math.isfinite(value) and (best is None or value > best)
         epochs_since = 0 if better else self.memory["epochs_since"] + 1
-        self.memory = {"best": value if better else best, "epochs_since": epochs_since, "phase": phase}
+        best = value if better else best
+        self.memory = {"best": best, "epochs_since": epochs_since, "phase": phase, "epoch": epoch}
         return epochs_since >= self.patience
 
     def rest(self):
@@ -58,7 +64,7 @@ class Plateau(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Looks at the monitor and lowers the rate when it is time."""
-        if not self.saturation.reached(logs[self.monitor], logs.get("phase")) or self.dropped == self.drops:
+        if not self.saturation.reached(epoch, logs[self.monitor], logs.get("phase")) or self.dropped == self.drops:
             return
         self.dropped += 1
         self.saturation.rest()
@@ -85,7 +91,7 @@ class EarlyStopping(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Looks at the monitor."""
-        if self.saturation.reached(logs[self.monitor], logs.get("phase")):
+        if self.saturation.reached(epoch, logs[self.monitor], logs.get("phase")):
             self.model.stop_training = True
 
     def get_state(self):

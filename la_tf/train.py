@@ -15,24 +15,27 @@ from la_tf.summary import closing_table, result_of
 def main():
     """Flags -> experiment -> run; returns the result."""
     experiment = Experiment(flags.config())
-    experiment.claim()
-    for warning in experiment.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    config, state = experiment.config.run, experiment.finished()
-    if config.mode == "eval":
-        evaluate(experiment)  # of a finished run as well: its last checkpoint may not have been looked at
-    elif state is None:
-        with model_dir.locked(config.model_dir):
-            train(experiment)
+    folder = experiment.config.run.model_dir
+    if experiment.config.run.mode == "eval":
+        evaluate(experiment)
     else:
-        how = "it stopped early" if state["stopped"] else "raise --epochs to go on"
-        print(f"{config.model_dir} is finished ({how})", file=sys.stderr)
+        with model_dir.locked(folder):
+            experiment.claim()
+            for warning in experiment.warnings:
+                print(f"warning: {warning}", file=sys.stderr)
+            state = experiment.finished()
+            if state is None:
+                train(experiment)
+            else:
+                how = "it stopped early" if state["stopped"] else "raise --epochs to go on"
+                print(f"{folder} is finished ({how})", file=sys.stderr)
     print(closing_table(experiment), file=sys.stderr)
     return result_of(experiment)
 
 
 def evaluate(experiment):
-    """Evaluates each checkpoint of the process that trains, until the last one."""
+    """Evaluates each checkpoint of the process that trains, until the last one; a finished run's last one as well."""
+    experiment.check()
     config = experiment.config.run
     cli.load_tensorflow(config.deterministic)
     from la_tf.estimator import Estimator, follow
@@ -41,7 +44,7 @@ def evaluate(experiment):
         raise cli.FlagError("--mode=eval: the data set has no labelled test split to evaluate on")
     print(f"evaluating the checkpoints of {config.model_dir} as they come", file=sys.stderr)
     estimator = Estimator(experiment.model_fn, experiment.run_config())
-    follow(estimator, experiment.eval_specs(), experiment.max_steps, partial(print, file=sys.stderr))
+    follow(estimator, experiment.eval_specs(), partial(print, file=sys.stderr))
 
 
 def train(experiment):
@@ -52,7 +55,9 @@ def train(experiment):
 
     estimator = Estimator(experiment.model_fn, experiment.run_config())
     print(experiment.headline(), file=sys.stderr)
-    if config.warm_start and not estimator.latest_checkpoint():
+    if config.warm_start and estimator.latest_checkpoint():
+        print(f"--warm_start={config.warm_start}: not used, the run has begun", file=sys.stderr)
+    elif config.warm_start:
         same_pictures = experiment.has_the_pictures_of(config.warm_start)
         report_warm_start(*estimator.warm_start(config.warm_start, same_pictures))
     eval_specs = experiment.eval_specs() if config.mode == "both" else ()

@@ -53,7 +53,6 @@ class TrainingLoop:
             self.estimator.event_folder(eval_spec.name).file.cut(self.step)
         self.found = {}  # what `begin_epoch` said of the epoch under way
         if state is None:
-            self._save(epoch=0)
             return {}
         for hook in self.spec.hooks:
             if type(hook).__name__ in state["hooks"]:
@@ -115,11 +114,13 @@ class TrainingLoop:
         """Raises UserError for a loss that is no number, before it gets into a checkpoint."""
         if not math.isfinite(loss):
             rate = float(self.model.optimizer.learning_rate)
-            raise UserError(
-                f"the loss is {loss} at step {self.step}, learning rate {rate:.2g}: "
-                f"lower --learning_rate in a new --model_dir, from scratch or by --warm_start={self.config.model_dir}, "
-                f"whose last good state is {self.estimator.latest_checkpoint()}"
-            )
+            good = self.estimator.latest_checkpoint()
+            remedy = "lower --learning_rate"
+            if good:
+                remedy += (
+                    f" in a new --model_dir, from scratch or by --warm_start={self.config.model_dir} ({good.name})"
+                )
+            raise UserError(f"the loss is {loss} at step {self.step}, learning rate {rate:.2g}: {remedy}")
 
     def _next(self, batches):
         try:
@@ -136,6 +137,7 @@ class TrainingLoop:
             found=self.found,
             logs=logs or {},
             stopped=self.model.stop_training,
+            finished=self._finished(),
         )
 
     def _call(self, event, *arguments):

@@ -16,7 +16,7 @@ from la_tf.config import (
     MethodConfig,
     ModelConfig,
     OptimizerConfig,
-    ScheduleOfRun,
+    RunOptions,
     method_class,
     resolve,
 )
@@ -28,7 +28,7 @@ NAN = float("nan")
 def make(**values):
     """A Config of the defaults with some values changed, each put where it belongs."""
     parts = {"data": DataConfig, "model": ModelConfig, "method": MethodConfig, "optimizer": OptimizerConfig}
-    parts |= {"run": ScheduleOfRun}
+    parts |= {"run": RunOptions}
     values = {"model_dir": "runs/x", **values}
     made = {
         part: kind(**{name: value for name, value in values.items() if name in kind.__dataclass_fields__})

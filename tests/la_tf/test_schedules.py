@@ -11,7 +11,8 @@ from la_tf.schedules import EarlyStopping, Plateau, Saturation, by_step
 
 
 def reached(saturation, values, phase=None):
-    return [saturation.reached(value, phase) for value in values]
+    first = saturation.memory["epoch"] + 1
+    return [saturation.reached(epoch, value, phase) for epoch, value in enumerate(values, first)]
 
 
 def test_saturation_comes_after_patience_epochs_without_a_better_value():
@@ -31,6 +32,12 @@ def test_a_new_phase_starts_afresh():
     assert reached(saturation, [9.0, 9.0, 9.0], "la") == [False, False, True]
 
 
+def test_an_epoch_that_a_run_ended_in_counts_once_when_it_goes_on():
+    saturation = Saturation(2, True)
+    assert [saturation.reached(epoch, value) for epoch, value in [(0, 0.5), (1, 0.4), (1, 0.4)]] == [False] * 3
+    assert saturation.reached(2, 0.4)
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_value_that_is_no_number_is_no_improvement(bad):
     saturation = Saturation(2, True)
@@ -47,7 +54,7 @@ def plateau(rate=1.0, **arguments):
 def rates(hook, values, phase=None):
     """The learning rate after each epoch whose monitor had these values."""
     after = []
-    for epoch, value in enumerate(values):
+    for epoch, value in enumerate(values, hook.saturation.memory["epoch"] + 1):
         hook.on_epoch_end(epoch, {"knn": value, **({"phase": phase} if phase else {})})
         after.append(float(hook.model.optimizer.learning_rate))
     return after
@@ -90,13 +97,13 @@ def test_a_plateau_goes_on_from_its_state_as_if_it_had_not_stopped():
 def test_early_stopping_stops_and_goes_on_from_its_state():
     hook = EarlyStopping("loss", higher_is_better=False, patience=2)
     hook.set_model(SimpleNamespace(stop_training=False))
-    for value in (3.0, 4.0):
-        hook.on_epoch_end(0, {"loss": value})
+    for epoch, value in enumerate((3.0, 4.0)):
+        hook.on_epoch_end(epoch, {"loss": value})
         assert not hook.model.stop_training
     again = EarlyStopping("loss", higher_is_better=False, patience=2)
     again.set_model(SimpleNamespace(stop_training=False))
     again.set_state(json.loads(json.dumps(hook.get_state())))
-    again.on_epoch_end(0, {"loss": 3.0})
+    again.on_epoch_end(2, {"loss": 3.0})
     assert again.model.stop_training
 
 
