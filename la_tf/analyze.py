@@ -4,6 +4,7 @@ Figures go to MODEL_DIR/report/ as PNG and SVG; `neighbors` shows test pictures 
 confident successes above, unconfident failures below (the paper's Figure 3).
 """
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ def draw_neighbors(config):
     experiment = Experiment(config)
     if not experiment.eval_specs():
         raise UserError(f"--dataset={config.data.dataset}: has no labelled test split to take queries from")
-    experiment.claim()
+    experiment.check()
     estimator = Estimator(experiment.model_fn, experiment.run_config())
     if not estimator.latest_checkpoint():
         raise UserError(f"--model_dir={config.run.model_dir}: has no checkpoint yet")
@@ -74,8 +75,8 @@ def draw_neighbors(config):
     known, right = truth >= 0, votes.argmax(axis=1) == truth
     count, nearest = flags.FLAGS["rows"].value, flags.FLAGS["nearest"].value
     chosen = [
-        *_first(np.flatnonzero(right), -confidence, count),
-        *_first(np.flatnonzero(known & ~right), confidence, count),
+        *_first(np.flatnonzero(right), -confidence, truth, count),
+        *_first(np.flatnonzero(known & ~right), confidence, truth, count),
     ]
     names = [*(experiment.dataset.class_names or range(experiment.dataset.class_count)), "?"]  # -1: unknown
     rows = []
@@ -91,11 +92,17 @@ def draw_neighbors(config):
                 "right": train.labels[order] == truth[query],
             }
         )
-    return figures.neighbor_sheet(rows, "nearest training pictures, by similarity; blue: of the query's class")
+    return figures.neighbor_sheet(rows, "nearest training pictures (blue: of the query's class)")
 
 
-def _first(candidates, key, count):
-    return candidates[np.argsort(key[candidates], kind="stable")][:count]
+def _first(candidates, key, truth, count):
+    """Returns the `count` candidates with the least key, each of another class as long as there are enough classes."""
+    ordered = candidates[np.argsort(key[candidates], kind="stable")]
+    seen, places = Counter(), []
+    for row in ordered:
+        places.append(seen[truth[row]])  # how many of its class come before it
+        seen[truth[row]] += 1
+    return ordered[np.argsort(places, kind="stable")][:count]
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def neighbor_sheet(rows, neighbors_title):
         _picture(line[0], row["query"], row["caption"], INK)
         for axis, picture, caption, right in zip(line[1:], row["nearest"], row["captions"], row["right"], strict=False):
             _picture(axis, picture, caption, RIGHT if right else WRONG)
-    figure.suptitle(f"query    |    {neighbors_title}", fontsize=9, color=INK)
+    figure.suptitle(f"query, then its {neighbors_title}", fontsize=10, color=INK)
     return figure
 
 
