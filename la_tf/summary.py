@@ -50,7 +50,7 @@ def closing_table(experiment):
         if known:
             best = max(known, key=lambda record: record[name])
             rows.append((title, f"last {known[-1][name]:.4f}   best {best[name]:.4f} (epoch {best['epoch'] + 1})"))
-    rows.append(("time", _duration(training_seconds(folder))))
+    rows.append(("time", _duration(training_seconds(folder, experiment.config.data.batch_size))))
     export = newest_export(folder)
     places = [("run", folder), ("metrics", Path(folder) / "metrics.jsonl"), ("export", export or "none")]
     rows += [(title, str(place)) for title, place in places]
@@ -63,10 +63,13 @@ def closing_table(experiment):
     return "\n".join([rule, *(f"{title:<{width}}  {text}" for title, text in rows), rule])
 
 
-def training_seconds(folder):
-    """Returns the time between the first and last metrics line, pauses of more than an hour between lines left out."""
-    times = [record["time"] for record in MetricsFile(folder).read()]
-    return sum(after - before for before, after in itertools.pairwise(times) if after - before < 3600)
+def training_seconds(folder, batch_size):
+    """Returns the time from the first step to the last metrics line, without pauses of over an hour between lines."""
+    records = MetricsFile(folder).read()
+    until_first_line = records[0]["step"] * batch_size / records[0]["images_per_s"]
+    times = [record["time"] for record in records]
+    between_lines = (after - before for before, after in itertools.pairwise(times))
+    return until_first_line + sum(seconds for seconds in between_lines if seconds < 3600)
 
 
 def _duration(seconds):

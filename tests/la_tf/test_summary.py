@@ -10,7 +10,7 @@ from la_tf.summary import closing_table, epochs_of, newest_export, result_of, tr
 
 def experiment(folder, finished=True):
     return SimpleNamespace(
-        config=SimpleNamespace(run=SimpleNamespace(model_dir=str(folder))),
+        config=SimpleNamespace(run=SimpleNamespace(model_dir=str(folder)), data=SimpleNamespace(batch_size=64)),
         train=SimpleNamespace(size=1437),
         dataset=SimpleNamespace(spec="digits"),
         finished=lambda: {"step": 20} if finished else None,
@@ -23,7 +23,7 @@ def write(folder, *records):
 
 
 def line(step, epoch, **more):
-    return {"step": step, "epoch": epoch, "time": 100.0 + step, "loss": step / 8, **more}
+    return {"step": step, "epoch": epoch, "time": 100.0 + step, "loss": step / 8, "images_per_s": 64.0, **more}
 
 
 def test_the_last_line_of_an_epoch_stands_for_it(tmp_path):
@@ -44,7 +44,7 @@ def test_the_table_names_last_and_best_and_where_everything_lies(tmp_path):
     export.mkdir(parents=True)
     table = closing_table(experiment(tmp_path))
     for part in (
-        "1,437 of digits", "20 in 2 epochs", "last 0.5000   best 0.7500 (epoch 1)", "0 min 10 s", str(export),
+        "1,437 of digits", "20 in 2 epochs", "last 0.5000   best 0.7500 (epoch 1)", "0 min 20 s", str(export),
         str(tmp_path / "metrics.jsonl"), f"tensorboard --logdir={tmp_path}", f"la_tf.export --model_dir={tmp_path}",
     ):  # fmt: skip
         assert part in table
@@ -67,5 +67,6 @@ def test_of_the_exports_the_newest_final_counts_and_half_written_ones_do_not(tmp
 
 def test_the_time_leaves_out_the_nights_between_two_starts(tmp_path):
     for time in (0.0, 60.0, 50_000.0, 50_030.0):
-        write(tmp_path, {"step": 1, "epoch": 0, "time": time})
-    assert training_seconds(tmp_path) == 90.0
+        write(tmp_path, {"step": 10, "epoch": 0, "time": time, "images_per_s": 64.0})
+    # Ten steps of 32 at 64 images/s until the first line, 60 s and 30 s afterwards.
+    assert training_seconds(tmp_path, batch_size=32) == 5.0 + 90.0
