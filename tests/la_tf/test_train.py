@@ -158,14 +158,19 @@ def test_figures_are_drawn_from_a_run(finished):
 
 @pytest.mark.slow
 def test_the_quickstart_learns_the_digits_and_gains_by_local_aggregation(tmp_path):
-    process = run("la_tf.train", "--flagfile=quickstart.flags", f"--model_dir={tmp_path / 'run'}", "--deterministic")
-    assert result_of(process)["finished"]
-    epochs = [line for line in lines(tmp_path / "run") if "knn_top1" in line]
-    switch = [line["phase"] for line in epochs].index("la")
-    assert len(epochs) - switch >= len(epochs) / 2  # half of the steps are Local Aggregation's
-    # One seed: the mean of seeds is 0.973 with a deviation of 0.007; an untrained network has 0.75 to 0.81.
-    assert epochs[-1]["knn_top1"] >= 0.95
-    assert epochs[-1]["knn_top1"] >= epochs[switch - 1]["knn_top1"] - 3 / 360  # three test digits of luck
+    last, at_switch = [], []
+    for seed in range(3):
+        folder = tmp_path / str(seed)
+        flags = ["--flagfile=quickstart.flags", f"--model_dir={folder}", f"--seed={seed}", "--deterministic"]
+        assert result_of(run("la_tf.train", *flags))["finished"]
+        epochs = [line for line in lines(folder) if "knn_top1" in line]
+        switch = [line["phase"] for line in epochs].index("la")
+        assert len(epochs) - switch >= len(epochs) / 2  # half of the steps are Local Aggregation's
+        last.append(epochs[-1]["knn_top1"])
+        at_switch.append(epochs[switch - 1]["knn_top1"])
+    # The mean of three was 0.973 against 0.965, each with a deviation of 0.004; an untrained network has 0.75 to 0.81.
+    assert np.mean(last) >= 0.96
+    assert np.mean(last) >= np.mean(at_switch) - 1 / 360  # a digit of luck
 
 
 @pytest.mark.slow
