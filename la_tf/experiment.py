@@ -9,10 +9,9 @@ import numpy as np
 
 from data import manifest, splits
 from data.augmentation import AUGMENTATION_FLAGS, augmentation_for
-from data.config import image_size_for
+from data.config import image_size_for, require_dataset
 from data.errors import UserError
 from data.sources import open_dataset
-from data.spec import missing_dataset
 from la_tf import checkpoints, model_dir
 from la_tf.config import Config, method_class, resolve
 from la_tf.specs import EvalSpec, ModeKeys, RunConfig, TrainSpec
@@ -42,9 +41,7 @@ class Experiment:
     """One run: everything that its Config and its data set determine. Opening it needs no TensorFlow."""
 
     def __init__(self, config):
-        if config.data.dataset is None:
-            raise missing_dataset()
-        self.dataset = open_dataset(config.data.dataset, config.data.tfds_data_dir)
+        self.dataset = open_dataset(require_dataset(config.data), config.data.tfds_data_dir)
         self.train = self.dataset.train
         image_size = image_size_for(config.data, self.dataset)
         self.augmentation = augmentation_for(self.train.kind, image_size, config.data)
@@ -160,21 +157,13 @@ class Experiment:
         from la_tf.embedding import embedder_for
 
         method, optimizer = self.config.method, self.config.optimizer
-        choices = {} if method.method == "ir" else {
-            "background_k": method.background_k,
-            "clusters": method.clusters,
-            "clusterings": method.clusterings,
-            "warmup_epochs": method.warmup_epochs,
-            "image_labels": self.train.labels,
-        }  # fmt: skip
-        learner = method_class(method.method)(
+        kind = method_class(method.method)
+        learner = kind(
             embedder_for(self.config),
             self.train.size,
-            tau=method.tau,
-            bank_momentum=method.bank_momentum,
             weight_decay=optimizer.weight_decay,
             seed=self.config.run.seed,
-            **choices,
+            **kind.arguments(method, self.train.labels),
         )
         sgd = keras.optimizers.SGD(self._learning_rate(), momentum=optimizer.momentum)
         learner.compile(sgd)
@@ -214,7 +203,7 @@ class Experiment:
         """Returns the centre views of some rows of a split, `[n, S, S, 3]` in [0, 1]."""
         return np.concatenate([batch["image"].numpy() for batch in self.batches_of(split, np.asarray(rows))])
 
-    def train_spec(self, show_progress=True):
+    def train_spec(self):
         """Returns what to train, with the hooks of the schedule, the metrics file and the progress bar."""
         from la_tf.callbacks import MetricsWriter, Progress
         from la_tf.schedules import EarlyStopping, Plateau
@@ -226,8 +215,7 @@ class Experiment:
         if run.early_stopping:
             hooks.append(EarlyStopping(*self.monitor, patience=run.early_stopping))
         hooks.append(MetricsWriter(run.model_dir))
-        if show_progress:
-            hooks.append(Progress(self.max_steps, data.batch_size, self.steps_per_epoch))
+        hooks.append(Progress(self.max_steps, data.batch_size, self.steps_per_epoch))
         return TrainSpec(
             input_fn=self.input_fn,
             max_steps=self.max_steps,

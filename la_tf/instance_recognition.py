@@ -33,6 +33,11 @@ class InstanceRecognition(Method):
         self.tau = tau
         self.bank = MemoryBank(size, embedder.output_shape[-1], bank_momentum, seed)
 
+    @staticmethod
+    def arguments(choices, image_labels):
+        """Returns what the constructor takes of a `la_tf.config.MethodConfig`; no label is used."""
+        return {"tau": choices.tau, "bank_momentum": choices.bank_momentum}
+
     def training_loss(self, batch):
         """Returns the mean of -log P(i|v_i) over the batch, and the embeddings `[B, D]`."""
         embeddings = self(batch["image"], training=True)

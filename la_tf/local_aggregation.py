@@ -102,6 +102,17 @@ class LocalAggregation(InstanceRecognition):
         self.empty_fraction = keras.metrics.Mean(name="empty_fraction")
         self.own_in_background = keras.metrics.Mean(name="own_in_background")
 
+    @staticmethod
+    def arguments(choices, image_labels):
+        """Returns what the constructor takes of a `la_tf.config.MethodConfig`, with labels for `purity` alone."""
+        return InstanceRecognition.arguments(choices, image_labels) | {
+            "background_k": choices.background_k,
+            "clusters": choices.clusters,
+            "clusterings": choices.clusterings,
+            "warmup_epochs": choices.warmup_epochs,
+            "image_labels": image_labels,
+        }
+
     def training_loss(self, batch):
         """Returns the mean loss of the phase, equation 1 before and equation 3 after the switch, and embeddings."""
         embeddings = self(batch["image"], training=True)

@@ -1,19 +1,9 @@
-"""Pictures for tests: made on the fly, or the real ones that LA_TF_DATA points to."""
+"""Pictures for tests, made on the fly; the real ones come from the fixture `real_pictures`."""
 
 import io
-import os
-from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
-
-
-def real(name):
-    """Folder `name` of the real pictures; skips the test where LA_TF_DATA is not set."""
-    if "LA_TF_DATA" not in os.environ:
-        pytest.skip("LA_TF_DATA is not set: no real pictures here")
-    return Path(os.environ["LA_TF_DATA"]) / name
 
 
 def smooth(seed, height, width):

@@ -5,7 +5,7 @@ import pytest
 
 from data.errors import UserError
 from data.sources import open_dataset
-from tests.data.pictures import real, smooth, write, write_folder
+from tests.data.pictures import smooth, write, write_folder
 
 
 def opened(path):
@@ -105,14 +105,14 @@ def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, monkeypatch):
     assert opened("~/pictures").train.size == 2
 
 
-def test_cifar10_folder():
-    dataset = opened(real("cifar10"))
+def test_cifar10_folder(real_pictures):
+    dataset = opened(real_pictures("cifar10"))
     assert dataset.train.size == 10_000 and dataset.test.size == 2_000
     assert dataset.class_names[0] == "airplane" and np.bincount(dataset.train.labels).tolist() == [1000] * 10
     assert dataset.train.common_size == (32, 32)
 
 
-def test_imagenette_folder():
-    dataset = opened(real("imagenette224"))
+def test_imagenette_folder(real_pictures):
+    dataset = opened(real_pictures("imagenette224"))
     assert (dataset.train.size, dataset.test.size, dataset.class_count) == (2500, 500, 10)
     assert dataset.train.common_size is None

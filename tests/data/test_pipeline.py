@@ -13,7 +13,7 @@ from data.draws import epoch_order_numpy, uniforms
 from data.errors import FlagError, UserError
 from data.pipeline import batch_rows, evaluation_batches, name_culprit, training_batches
 from data.sources import open_dataset
-from tests.data.pictures import encoded, example, real, smooth, write_folder, write_records
+from tests.data.pictures import encoded, example, smooth, write_folder, write_records
 
 
 @pytest.fixture(scope="module")
@@ -204,22 +204,22 @@ def test_the_broken_picture_of_a_step_is_named(tmp_path):
     assert all(name_culprit(split, 2, 0, other) is None for other in range(7) if other != step)
 
 
-def test_pictures_of_imagenette_stream():
-    split = open_dataset(f"folder:{real('imagenette224')}").train
+def test_pictures_of_imagenette_stream(real_pictures):
+    split = open_dataset(f"folder:{real_pictures('imagenette224')}").train
     whole = batches(split, 224, 2, batch_size=8)
     assert_same(batches(split, 224, 1, batch_size=8, first_step=1, workers=1), whole[1:])
     assert len(np.unique(np.concatenate([batch["index"] for batch in whole]))) == 16
 
 
-def test_pictures_of_all_sizes_stream():
-    split = open_dataset(f"folder:{real('imagenet_samples')}").train
+def test_pictures_of_all_sizes_stream(real_pictures):
+    split = open_dataset(f"folder:{real_pictures('imagenet_samples')}").train
     seen = [batch["index"] for batch in evaluation_batches(split, 224, 40).as_numpy_iterator()]
     assert np.concatenate(seen).tolist() == list(range(100))
     assert len(batches(split, 224, 3, batch_size=25)) == 3
 
 
-def test_cifar10_in_memory():
-    split = open_dataset(f"folder:{real('cifar10')}").test
+def test_cifar10_in_memory(real_pictures):
+    split = open_dataset(f"folder:{real_pictures('cifar10')}").test
     assert pipeline.steps_per_epoch(split, 128) == 15
     whole = batches(split, 32, 17, batch_size=128)
     assert_same(batches(split, 32, 3, batch_size=128, first_step=14), whole[14:])
