@@ -144,6 +144,16 @@ def test_a_run_that_failed_before_its_first_checkpoint_may_change_its_mind(tmp_p
     assert [line["step"] for line in lines(tmp_path / "run")] == [*range(1, 23)]  # nothing of the failure is left
 
 
+def test_instance_recognition_runs_through_the_same_door(tmp_path):
+    folder = tmp_path / "run"
+    process = run("la_tf.train", "--dataset=digits", f"--model_dir={folder}", *TINY, "--method=ir", "--epochs=2")
+    assert result_of(process)["finished"]
+    assert all(line["phase"] == "ir" and "close_mean" not in line for line in lines(folder))
+    assert not any("cluster" in name for name in last_arrays(folder))
+    refused = run("la_tf.train", "--dataset=digits", f"--model_dir={folder}", *TINY, "--method=la", "--epochs=2")
+    assert refused.returncode == 1 and "method 'ir' there, 'la' here" in refused.stderr
+
+
 def test_figures_are_drawn_from_a_run(finished):
     folder, process = finished
     result_of(process)
