@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from data.errors import FlagError
-from data.sources import DataSet
+from data.sources import DataSet, open_dataset
 from data.spec import missing_dataset, parse_spec
 
 
@@ -17,6 +17,10 @@ class DataConfig:
     workers: int = 0  # 0: automatic
     validation_fraction: float = 0.1
     tfds_data_dir: str | None = None
+    tfds_split: str = "train"  # what of a TFDS set is trained on, "+" between several
+    image_root: str | None = None  # what the paths of list: start from; None: the list's folder
+    first_label: int | None = None  # 0 or 1, of tfrecord:; None: told by the field names
+    max_bad_fraction: float = 0.05
     crop_min_area: float | None = None
     jitter: float | None = None
     grayscale: float | None = None
@@ -33,6 +37,8 @@ class DataConfig:
         self._need("batch_size", lambda v: v >= 1, "must be at least 1")
         self._need("workers", lambda v: v >= 0, "must be 0 (automatic) or more")
         self._need("validation_fraction", lambda v: 0 <= v < 1, "must be at least 0 and less than 1")
+        self._need("first_label", lambda v: v in (0, 1), "is the label of the first class in the records: 0 or 1")
+        self._need("max_bad_fraction", lambda v: 0 <= v <= 1, "must be 0 to 1 (a part of the pictures)")
         self._need("crop_min_area", lambda v: 0 < v <= 1, "must be more than 0 and at most 1")
         self._need("grayscale", lambda v: 0 <= v <= 1, "is a probability, from 0 to 1")
         # At 1 a brightness or contrast of 0 would leave nothing of the picture.
@@ -46,6 +52,17 @@ class DataConfig:
         value = getattr(self, name)
         if value is not None and not holds(value):
             raise FlagError(f"--{name}={value}: {rule}")
+
+
+def open_configured(config: DataConfig) -> DataSet:
+    """Opens the data set that the flags name; raises FlagError where none is named, else as `open_dataset`."""
+    return open_dataset(
+        require_dataset(config),
+        tfds_data_dir=config.tfds_data_dir,
+        tfds_split=config.tfds_split,
+        image_root=config.image_root,
+        first_label=config.first_label,
+    )
 
 
 def require_dataset(config: DataConfig) -> str:

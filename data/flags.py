@@ -19,6 +19,20 @@ flags.DEFINE_float(
     "Part of the training pictures, stratified by class, that schedules and early stopping look at.",
 )
 flags.DEFINE_string("tfds_data_dir", None, "Where TFDS keeps its data sets. Default: TFDS' own rule.")
+flags.DEFINE_string(
+    "tfds_split", _DEFAULT.tfds_split, "What of a TFDS set to train on, e.g. train+unlabelled (STL-10)."
+)
+flags.DEFINE_string("image_root", None, "Folder that the paths of list:FILE start from. Default: the file's own.")
+flags.DEFINE_integer(
+    "first_label",
+    None,
+    "Label of the first class in tfrecord: files, 0 or 1. Default: told by their fields.",
+)
+flags.DEFINE_float(
+    "max_bad_fraction",
+    _DEFAULT.max_bad_fraction,
+    "Pictures that cannot be decoded are left out, counted and named; more than this part of them stops the run.",
+)
 flags.DEFINE_float("crop_min_area", None, "Least area of a random crop. Default: 0.2; digits are not cropped.")
 flags.DEFINE_float("jitter", None, "Strength of brightness, contrast, saturation and hue. Default: 0.4; digits 0.")
 flags.DEFINE_float("grayscale", None, "Probability of losing all colour. Default: 0.2; digits 0.")

@@ -156,9 +156,17 @@ def evenly_spaced(n: int, count: int) -> list[int]:
     return sorted({int(row) for row in np.linspace(0, n - 1, min(n, count)).round()})
 
 
-def open_dataset(spec: str, tfds_data_dir: str | None = None) -> DataSet:
+def open_dataset(
+    spec: str,
+    *,
+    tfds_data_dir: str | None = None,
+    tfds_split: str = "train",
+    image_root: str | None = None,
+    first_label: int | None = None,
+) -> DataSet:
     """Lists the data set that `spec` names, without decoding a picture (only tfds: imports TensorFlow).
 
+    The options are those flags of the same name that concern the form of the spec; the others are passed over.
     Raises FlagError for a spec of no known form, UserError naming the folder, file or record that is wrong.
     """
     form, rest = parse_spec(spec)
@@ -171,12 +179,16 @@ def open_dataset(spec: str, tfds_data_dir: str | None = None) -> DataSet:
             from data.folder import open_folder
 
             return open_folder(spec, os.path.expanduser(rest))
+        if form == "list":
+            from data.list_file import open_list
+
+            return open_list(spec, os.path.expanduser(rest), image_root and os.path.expanduser(image_root))
         if form == "tfrecord":
             from data.records import open_tfrecord
 
-            return open_tfrecord(spec, os.path.expanduser(rest))
+            return open_tfrecord(spec, os.path.expanduser(rest), first_label)
         from data.tfds_sets import open_tfds
 
-        return open_tfds(spec, rest, tfds_data_dir)
+        return open_tfds(spec, rest, tfds_data_dir, tfds_split)
     except OSError as error:
         raise UserError(f"--dataset={spec}: {error.filename}: {error.strerror}") from error

@@ -5,6 +5,7 @@ from data.errors import FlagError
 FORMS = {
     "digits": "digits",
     "folder": "folder:PATH",
+    "list": "list:FILE",
     "tfrecord": "tfrecord:GLOB",
     "tfds": "tfds:NAME[/CONFIG][:VERSION]",
 }

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
+from data import cli
 from data.errors import FlagError, UserError
-from la_tf import cli
 from la_tf.experiment import Experiment, stored_config
 from la_tf.summary import epochs_of
 

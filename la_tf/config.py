@@ -22,8 +22,8 @@ STEMS = ("auto", "imagenet", "small")
 
 # Where a run happens, how long it goes on and how loudly: these may change between two starts of the same run.
 CIRCUMSTANCES = {
-    "dataset", "tfds_data_dir", "workers", "model_dir", "mode", "epochs", "max_steps", "checkpoint_steps", "keep",
-    "log_steps", "deterministic", "early_stopping", "warm_start", "exporters",
+    "dataset", "tfds_data_dir", "image_root", "max_bad_fraction", "workers", "model_dir", "mode", "epochs", "max_steps",
+    "checkpoint_steps", "keep", "log_steps", "deterministic", "early_stopping", "warm_start", "exporters",
 }  # fmt: skip
 
 

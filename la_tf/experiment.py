@@ -9,9 +9,8 @@ import numpy as np
 
 from data import manifest, splits
 from data.augmentation import AUGMENTATION_FLAGS, augmentation_for
-from data.config import image_size_for, require_dataset
+from data.config import image_size_for, open_configured
 from data.errors import UserError
-from data.sources import open_dataset
 from la_tf import checkpoints, model_dir
 from la_tf.config import Config, method_class, resolve
 from la_tf.specs import EvalSpec, ModeKeys, RunConfig, TrainSpec
@@ -41,7 +40,7 @@ class Experiment:
     """One run: everything that its Config and its data set determine. Opening it needs no TensorFlow."""
 
     def __init__(self, config):
-        self.dataset = open_dataset(require_dataset(config.data), config.data.tfds_data_dir)
+        self.dataset = open_configured(config.data)
         self.train = self.dataset.train
         image_size = image_size_for(config.data, self.dataset)
         self.augmentation = augmentation_for(self.train.kind, image_size, config.data)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from absl import flags
 
+from data import cli
 from data.errors import UserError
-from la_tf import checkpoints, cli
+from la_tf import checkpoints
 from la_tf.experiment import stored_config
 
 flags.DEFINE_string("model_dir", None, "The run to export.")

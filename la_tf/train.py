@@ -7,7 +7,8 @@ The model_dir is the run: the same command resumes it, or says that it is finish
 import sys
 from functools import partial
 
-from la_tf import cli, flags, model_dir
+from data import cli
+from la_tf import flags, model_dir
 from la_tf.experiment import Experiment
 from la_tf.summary import closing_table, result_of
 

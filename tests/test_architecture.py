@@ -11,11 +11,11 @@ PACKAGES = ("data", "models", "la_tf", "detection", "benchmarks")
 RUNNING_PART = {
     f"la_tf.{name}"
     for name in (
-        "bundle", "callbacks", "checkpoints", "cli", "estimator", "exporters", "model_dir", "schedules", "specs",
+        "bundle", "callbacks", "checkpoints", "estimator", "exporters", "model_dir", "schedules", "specs",
         "training_loop",
     )
 }  # fmt: skip
-FLAG_MODULES = {"data.flags", "la_tf.flags", "la_tf.cli", "detection.flags"}
+FLAG_MODULES = {"data.flags", "la_tf.flags", "data.cli", "detection.flags"}
 
 
 def module_name(path):

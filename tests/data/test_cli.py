@@ -128,7 +128,7 @@ def test_another_programs_config_is_named(without_tensorflow, main, content, tmp
 
 MAIN = '''"""A main of one line: python -m little"""
 from data.errors import UserError
-from la_tf import cli
+from data import cli
 
 def main():
     {body}
