@@ -21,9 +21,9 @@ CLUSTERINGS = 10
 class Bare(Method):
     """Forward, backward and update with the cheapest loss there is."""
 
-    def training_loss(self, batch):
-        """Returns the mean of all outputs."""
-        return tf.reduce_mean(self(batch["image"], training=True)), None
+    def training_losses(self, batch):
+        """Returns the mean output of each picture."""
+        return tf.reduce_mean(self(batch["image"], training=True), axis=1), None
 
 
 def embedder():
@@ -45,6 +45,7 @@ def main():
         "image": tf.constant(rng.random((BATCH, IMAGE, IMAGE, 3), dtype=np.float32)),
         "index": tf.constant(rng.permutation(SIZE)[:BATCH]),
         "label": tf.fill([BATCH], tf.constant(-1, tf.int64)),
+        "valid": tf.fill([BATCH], True),
     }
     clusters = round(SIZE / IMAGES_PER_CLUSTER)
     background_k = max(LEAST_BACKGROUND, round(SIZE * BACKGROUND_SHARE))

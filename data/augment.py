@@ -1,12 +1,15 @@
 """Views of pictures as pure functions of (pictures, uniform numbers); everything works on whole batches.
 
-A training view is crop, resize and mirror in one resampling, then colour.  (An affine change, which digits get
-instead of a crop, is a resampling of its own.)  Shapes: B pictures, [B, H, W, 3] float32 in [0, 1]; `draws` is
+What happens to a picture is settled by its draws before its size is known (`changes`); a view is then crop, resize and
+mirror in one resampling, and colour.  (An affine change, which digits get instead of a crop, is a resampling of its
+own.)  Shapes: B pictures, [B, H, W, 3] with values of 0 to 255; views are [B, S, S, 3] float32 in [0, 1]; `draws` is
 [B, Draw.COUNT] of uniform numbers in [0, 1), from `data.draws.uniforms`.
 """
 
+import dataclasses
 import enum
 import math
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -14,7 +17,8 @@ import tensorflow as tf
 from data.augmentation import Augmentation
 
 CROP_TRIES = 10
-EVALUATION_MARGIN = 224 / 256  # part of the short side that is looked at: "short side to 256, centre 224"
+SHORT_SIDE, PATCH = 256, 224  # "short side to 256, 224 of it": all that matters is the ratio
+PATCH_PART = PATCH / SHORT_SIDE
 
 
 class Draw(enum.IntEnum):
@@ -35,47 +39,114 @@ class Draw(enum.IntEnum):
     SHIFT_DOWN = enum.auto()
     SHIFT_RIGHT = enum.auto()
     SHEAR = enum.auto()
+    JITTER = enum.auto()
+    BLUR = enum.auto()
+    BLUR_SIGMA = enum.auto()
     COUNT = enum.auto()
+
+
+class Changes(NamedTuple):
+    """What is to be done with each of B pictures; parts that an augmentation leaves alone are there all the same."""
+
+    crops: tf.Tensor  # [B, CROP_TRIES, 2]: height and width of each try, as parts of sqrt(height * width)
+    corner: tf.Tensor  # [B, 2]: top and left, as parts of the room there is
+    mirrored: tf.Tensor  # [B] bool
+    colour: tf.Tensor  # [B, 3, 3]: a pixel (r, g, b) of 0 to 255 becomes (r, g, b) @ colour, in [0, 1], ...
+    mean_colour: tf.Tensor  # [B, 3, 3]: ... plus the mean of all (r, g, b) @ mean_colour
+    blur: tf.Tensor  # [B]: sigma of a Gaussian, px of the view; 0 for none
+    matrix: tf.Tensor  # [B, 2, 2] and ...
+    shift: tf.Tensor  # [B, 2, 1]: the affine change, source to view, in (x, y)
+
+
+def changes(draws, augmentation: Augmentation) -> Changes:
+    """Settles what happens to each picture from its `draws` alone."""
+    matrix, shift = _affine(draws, augmentation)
+    colour = _colour(draws, augmentation) / 255
+    contrast = _factors(draws, augmentation)[:, Draw.CONTRAST, None, None]
+    return Changes(
+        crops=_crops(draws, augmentation),
+        corner=draws[:, Draw.CROP_TOP : Draw.CROP_LEFT + 1],
+        mirrored=(draws[:, Draw.FLIP] < 0.5) & augmentation.flip,
+        colour=contrast * colour,  # contrast about the mean of each channel commutes with the linear map
+        mean_colour=(1 - contrast) * colour,
+        blur=_blur_sigma(draws, augmentation),
+        matrix=matrix,
+        shift=shift,
+    )
 
 
 # --- where a view is cut out: boxes are int32 [B, 4] of (top, left, height, width), px -----------------------------
 
 
-def random_boxes(draws, heights, widths, augmentation: Augmentation):
-    """Boxes of random area and aspect, anywhere in pictures of `heights`, `widths` [B].
+def _crops(draws, augmentation: Augmentation):
+    least, most = augmentation.crop_min_area or 1.0, augmentation.crop_max_area
+    area = least + (most - least) * draws[:, Draw.CROP_AREA : Draw.CROP_AREA + CROP_TRIES]
+    spread = 2 * draws[:, Draw.CROP_ASPECT : Draw.CROP_ASPECT + CROP_TRIES] - 1
+    ratio = tf.exp(math.log(augmentation.crop_aspect) * spread)  # width / height
+    return tf.sqrt(tf.stack([area / ratio, area * ratio], axis=-1))
+
+
+def training_boxes(change: Changes, heights, widths, augmentation: Augmentation):
+    """Where training views are cut out of pictures of `heights`, `widths` [B] int32."""
+    whole = tf.stack([heights, widths], axis=1)  # [B, 2]
+    if augmentation.patch:
+        side = tf.round(PATCH_PART * tf.cast(tf.reduce_min(whole, axis=1), tf.float32))
+        return _placed(tf.stack([side, side], axis=1), whole, change.corner)
+    if augmentation.crop_min_area is None:
+        return tf.concat([tf.zeros_like(whole), whole], axis=1)
+    return random_boxes(change, whole)
+
+
+def random_boxes(change: Changes, whole):
+    """Boxes of random area and aspect, anywhere in pictures of `whole` [B, 2] (height, width).
 
     The first of ten tries that fits is taken; where none does, as in panoramas, the largest square.  (The authors:
     tf.image.sample_distorted_bounding_box with 100 tries, then a square.)
     """
-    height, width = tf.cast(heights, tf.float32)[:, None], tf.cast(widths, tf.float32)[:, None]
-    least, aspect = augmentation.crop_min_area, augmentation.crop_aspect
-    area = height * width * (least + (1 - least) * draws[:, Draw.CROP_AREA : Draw.CROP_AREA + CROP_TRIES])
-    spread = 2 * draws[:, Draw.CROP_ASPECT : Draw.CROP_ASPECT + CROP_TRIES] - 1
-    ratio = tf.exp(math.log(aspect) * spread)
-    tries = tf.stack([tf.round(tf.sqrt(area / ratio)), tf.round(tf.sqrt(area * ratio))], axis=-1)  # [B, tries, 2]
-    tries = tf.maximum(tries, 1)
-    whole = tf.stack([height, width], axis=-1)  # [B, 1, 2]
-    fits = tf.reduce_all(tries <= whole, axis=-1)
+    sides = tf.cast(whole, tf.float32)
+    scale = tf.sqrt(tf.reduce_prod(sides, axis=1))[:, None, None]
+    tries = tf.maximum(tf.round(scale * change.crops), 1)  # [B, tries, 2]
+    fits = tf.reduce_all(tries <= sides[:, None], axis=-1)
     first = tf.argmax(tf.cast(fits, tf.int32), axis=1)
-    square = tf.repeat(tf.reduce_min(whole, axis=-1), 2, axis=-1)
-    size = tf.where(tf.reduce_any(fits, axis=1)[:, None], tf.gather(tries, first, batch_dims=1), square)  # [B, 2]
+    square = tf.repeat(tf.reduce_min(sides, axis=1, keepdims=True), 2, axis=1)
+    size = tf.where(tf.reduce_any(fits, axis=1)[:, None], tf.gather(tries, first, batch_dims=1), square)
+    return _placed(size, whole, change.corner)
+
+
+def _placed(size, whole, corner):
+    """Boxes of `size` [B, 2] with their corner at the part `corner` [B, 2] of the room that `whole` [B, 2] leaves."""
     # A draw just under 1 times a wide room can round up to the room itself, which would leave the picture.
-    room = whole[:, 0] - size
-    corner = tf.minimum(tf.floor(draws[:, Draw.CROP_TOP : Draw.CROP_LEFT + 1] * (room + 1)), room)
-    return tf.cast(tf.concat([corner, size], axis=1), tf.int32)
-
-
-def whole_boxes(heights, widths):
-    """Boxes of the whole pictures."""
-    return tf.stack([tf.zeros_like(heights), tf.zeros_like(widths), heights, widths], axis=1)
+    room = tf.cast(whole, tf.float32) - size
+    place = tf.minimum(tf.floor(corner * (room + 1)), room)
+    return tf.cast(tf.concat([place, size], axis=1), tf.int32)
 
 
 def central_boxes(heights, widths, image_size: int):
     """The evaluation view: the central square, with the usual margin for views over 64 px, none for smaller."""
-    short = tf.minimum(heights, widths)
-    part = EVALUATION_MARGIN if image_size > 64 else 1.0
-    side = tf.maximum(tf.cast(tf.round(tf.cast(short, tf.float32) * part), tf.int32), 1)
+    side = _evaluation_side(heights, widths, image_size)
     return tf.stack([(heights - side) // 2, (widths - side) // 2, side, side], axis=1)
+
+
+def ten_crop_boxes(heights, widths, image_size: int):
+    """The five boxes of the ten-crop: centre, then the corners by rows, [5, B, 4]; each is looked at mirrored too."""
+    side = _evaluation_side(heights, widths, image_size)
+    bottom, right, zero = heights - side, widths - side, tf.zeros_like(side)
+    corners = [(zero, zero), (zero, right), (bottom, zero), (bottom, right)]
+    boxes = [tf.stack([top, left, side, side], axis=1) for top, left in corners]
+    return tf.stack([central_boxes(heights, widths, image_size), *boxes])
+
+
+def _evaluation_side(heights, widths, image_size):
+    short = tf.cast(tf.minimum(heights, widths), tf.float32)
+    part = PATCH_PART if image_size > 64 else 1.0
+    return tf.maximum(tf.cast(tf.round(short * part), tf.int32), 1)
+
+
+def cut_out(picture, boxes):
+    """What `boxes(heights [1], widths [1])` cuts out of one picture [h, w, 3]."""
+    shape = tf.shape(picture)
+    top, left, height, width = tf.unstack(boxes(shape[0][None], shape[1][None])[0])
+    return picture[top : top + height, left : left + width]
 
 
 # --- resampling ----------------------------------------------------------------------------------------------------
@@ -92,7 +163,7 @@ def crop_and_resize(pictures, boxes, image_size: int, flips=None):
     columns = _bilinear_weights(boxes[:, 1], boxes[:, 3], width, image_size, flips)  # [B, S, W]
     squeezed = tf.matmul(rows, tf.reshape(pictures, [-1, height, width * 3]))
     views = tf.matmul(columns[:, None], tf.reshape(squeezed, [-1, image_size, width, 3]))
-    return tf.minimum(views, 1)  # weights that add up to a rounding error more than 1
+    return tf.minimum(views, 255)  # weights that add up to a rounding error more than 1
 
 
 def _bilinear_weights(start, length, source: int, target: int, reverse=None):
@@ -109,14 +180,14 @@ def _bilinear_weights(start, length, source: int, target: int, reverse=None):
     return weights / tf.reduce_sum(weights, axis=-1, keepdims=True)
 
 
-def warp(pictures, draws, augmentation: Augmentation, flips=None):
+def warp(pictures, change: Changes, image_size: int, flips=None):
     """Small rotation, change of size, shear and shift about the centre, at image_size; black comes in at the borders.
 
-    Pictures are mirrored first where `flips` [B] says so.  Zero magnitudes leave a change of size alone.
+    Pictures are mirrored first where `flips` [B] says so.  No change leaves a change of size alone.
     """
     height, width = pictures.shape[1:3]
-    size = augmentation.image_size
-    matrix, shift = _affine(draws, augmentation)
+    size = image_size
+    matrix, shift = change.matrix, change.shift
     if flips is not None:
         matrix *= tf.stack([tf.where(flips, -1.0, 1.0), tf.ones_like(flips, tf.float32)], axis=-1)[:, None]
     # Coordinates (x, y) run from -1/2 to 1/2 over a picture: view = matrix @ source + shift, looked up backwards.
@@ -154,71 +225,122 @@ LUMA = np.array([0.299, 0.587, 0.114])
 YIQ = np.array([LUMA, [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
 
 
-def recolour(pictures, draws, augmentation: Augmentation):
-    """Grayscale, brightness, contrast, saturation and hue as one linear map of (r, g, b) a picture, clipped at the end.
+def _factors(draws, augmentation: Augmentation):
+    """[B, Draw.COUNT]: 1 +- jitter for each draw, 1 for the pictures that are not jittered."""
+    jittered = draws[:, Draw.JITTER, None] < augmentation.jitter_probability
+    return tf.where(jittered, 1 + augmentation.jitter * (2 * draws - 1), 1.0)
 
-    Grayscale comes first; the order of the other four does not matter.  In YIQ, saturation stretches the plane of
-    colour, hue turns it (by up to +-jitter of a full turn), brightness stretches everything, and contrast (about the
-    mean of each channel) commutes with linear maps.  The authors' random order makes a difference only by what is
+
+def _colour(draws, augmentation: Augmentation):
+    """Grayscale, brightness, saturation and hue as one linear map, [B, 3, 3], pixels as rows.
+
+    Grayscale comes first; the order of the others does not matter.  In YIQ, saturation stretches the plane of colour,
+    hue turns it, brightness stretches everything.  The authors' random order makes a difference only by what is
     clipped between the steps.
     """
-    factors = 1 + augmentation.jitter * (2 * draws - 1)
+    factors = _factors(draws, augmentation)
+    hue = augmentation.jitter if augmentation.hue is None else augmentation.hue
+    jittered = draws[:, Draw.JITTER] < augmentation.jitter_probability
+    angle = 2 * math.pi * hue * tf.where(jittered, 2 * draws[:, Draw.HUE] - 1, 0.0)
     gray = draws[:, Draw.GRAYSCALE] < augmentation.grayscale
-    colour = tf.where(gray, 0.0, factors[:, Draw.BRIGHTNESS] * factors[:, Draw.SATURATION])
-    angle = 2 * math.pi * augmentation.jitter * (2 * draws[:, Draw.HUE] - 1)
-    cos, sin = colour * tf.cos(angle), colour * tf.sin(angle)
+    brightness = factors[:, Draw.BRIGHTNESS]
+    saturation = tf.where(gray, 0.0, brightness * factors[:, Draw.SATURATION])
+    cos, sin = saturation * tf.cos(angle), saturation * tf.sin(angle)
     zero = tf.zeros_like(cos)
-    in_yiq = tf.stack([factors[:, Draw.BRIGHTNESS], zero, zero, zero, cos, sin, zero, -sin, cos], axis=-1)
+    in_yiq = tf.stack([brightness, zero, zero, zero, cos, sin, zero, -sin, cos], axis=-1)
     to_yiq, from_yiq = YIQ.astype(np.float32), np.linalg.inv(YIQ).astype(np.float32)
-    matrix = from_yiq @ tf.reshape(in_yiq, [-1, 3, 3]) @ to_yiq
-    contrast = factors[:, Draw.CONTRAST, None, None]
-    # y = matrix (contrast x + (1 - contrast) mean), pixels as rows.  Mean and offset go by whole rows of the picture:
-    # a last dimension of 3 makes TensorFlow's reductions and broadcasts several times slower.
-    height, width = pictures.shape[1:3]
-    mean = tf.reduce_mean(tf.reduce_mean(pictures, axis=1), axis=1, keepdims=True)
-    offset = (1 - contrast) * tf.matmul(mean, matrix, transpose_b=True)  # [B, 1, 3]
-    mixed = tf.matmul(tf.reshape(pictures, [-1, height * width, 3]), contrast * matrix, transpose_b=True)
+    # The matrices above act on columns.
+    return tf.linalg.matrix_transpose(from_yiq @ tf.reshape(in_yiq, [-1, 3, 3]) @ to_yiq)
+
+
+def recolour(views, change: Changes):
+    """x @ colour + (mean of x) @ mean_colour, from 0 .. 255 to [0, 1], clipped."""
+    height, width = views.shape[1:3]
+    # A last dimension of 3 makes TensorFlow several times slower, so the product goes by eight pixels at a time with a
+    # block diagonal matrix; and its other products leave narrow matrices to oneDNN, which takes twice as long.
+    pixels = math.gcd(height * width, 8)
+    blocks = tf.eye(pixels)[:, None, :, None] * change.colour[:, None, :, None, :]
+    blocks = tf.reshape(blocks, [-1, pixels * 3, pixels * 3])
+    by_pixels = tf.reshape(views, [-1, height * width // pixels, pixels * 3])
+    mixed = tf.raw_ops.BatchMatMulV3(x=by_pixels, y=blocks, Tout=tf.float32)
+    ones = tf.ones([1, 1, height * width // pixels])
+    sums = tf.raw_ops.BatchMatMulV3(x=ones, y=by_pixels, Tout=tf.float32)
+    mean = tf.reduce_sum(tf.reshape(sums, [-1, pixels, 3]), axis=1) / (height * width)
+    offset = tf.reduce_sum(mean[:, :, None] * change.mean_colour, axis=1, keepdims=True)  # [B, 1, 3]
     mixed = tf.reshape(mixed, [-1, height, width * 3]) + tf.tile(offset, [1, 1, width])
     return tf.reshape(tf.clip_by_value(mixed, 0, 1), [-1, height, width, 3])
+
+
+# --- blur ----------------------------------------------------------------------------------------------------------
+
+
+def _blur_sigma(draws, augmentation: Augmentation):
+    low, high = augmentation.blur_sigma
+    sigma = low + (high - low) * draws[:, Draw.BLUR_SIGMA]
+    return tf.where(draws[:, Draw.BLUR] < augmentation.blur, sigma, 0.0)
+
+
+def gaussian_blur(views, sigma, largest: float):
+    """Blurs each view by a Gaussian of `sigma` [B] px (0: not at all), cut off at three times `largest` px."""
+    radius = math.ceil(3 * largest)
+    distance = tf.range(-radius, radius + 1, dtype=tf.float32)
+    narrow = tf.maximum(sigma, 1e-3)[:, None]  # nothing but the middle is left of it
+    weights = tf.exp(-((distance / narrow) ** 2) / 2)
+    weights /= tf.reduce_sum(weights, axis=1, keepdims=True)  # [B, 2 radius + 1]
+    for axis in (1, 2):
+        size = views.shape[axis]
+        padding = [[0, 0]] * 4
+        padding[axis] = [radius, radius]
+        wide = tf.pad(views, padding, "SYMMETRIC")
+        views = tf.add_n(
+            [
+                weights[:, k, None, None, None] * (wide[:, k : k + size] if axis == 1 else wide[:, :, k : k + size])
+                for k in range(2 * radius + 1)
+            ]
+        )
+    return views
 
 
 # --- whole views ---------------------------------------------------------------------------------------------------
 
 
-def training_boxes(draws, heights, widths, augmentation: Augmentation):
-    """Where training views are cut out of pictures of `heights`, `widths` [B] int32."""
-    if augmentation.crop_min_area is None:
-        return whole_boxes(heights, widths)
-    return random_boxes(draws, heights, widths, augmentation)
-
-
-def training_flips(draws, augmentation: Augmentation):
-    """[B] bool: which training views are mirrored."""
-    return (draws[:, Draw.FLIP] < 0.5) & augmentation.flip
-
-
-def finish(views, draws, augmentation: Augmentation):
-    """What follows once views are cut out and mirrored, [B, S, S, 3]: affine change, then colour."""
+def finish(views, change: Changes, augmentation: Augmentation):
+    """What follows once views of 0 to 255 are cut out and mirrored: affine change, colour, blur; in [0, 1]."""
     if augmentation.warps:
-        views = warp(views, draws, augmentation)
-    return recolour(views, draws, augmentation) if augmentation.colours else views
+        views = warp(views, change, augmentation.image_size)
+    views = recolour(views, change) if augmentation.colours else tf.minimum(views / 255, 1)
+    if augmentation.blur > 0:
+        some = tf.reduce_any(change.blur > 0)
+        views = tf.cond(some, lambda: gaussian_blur(views, change.blur, augmentation.blur_sigma[1]), lambda: views)
+    return views
 
 
-def training_view(pictures, draws, augmentation: Augmentation):
-    """Training views of pictures of one size: [B, S, S, 3]."""
-    mirrored = training_flips(draws, augmentation)
-    if augmentation.crop_min_area is None:  # one resampling, from the source
-        views = warp(pictures, draws, augmentation, mirrored)
-        return recolour(views, draws, augmentation) if augmentation.colours else views
+def training_view(pictures, change: Changes, augmentation: Augmentation):
+    """Training views of pictures of one size, uint8 or float of 0 to 255."""
+    pictures = tf.cast(pictures, tf.float32)
+    if augmentation.crop_min_area is None and not augmentation.patch:  # one resampling, from the source
+        views = warp(pictures, change, augmentation.image_size, change.mirrored)
+        return finish(views, change, dataclasses.replace(augmentation, rotation=0, scale=0, shift=0, shear=0))
     heights, widths = (tf.fill([tf.shape(pictures)[0]], side) for side in pictures.shape[1:3])
-    boxes = random_boxes(draws, heights, widths, augmentation)
-    return finish(crop_and_resize(pictures, boxes, augmentation.image_size, mirrored), draws, augmentation)
+    boxes = training_boxes(change, heights, widths, augmentation)
+    return finish(crop_and_resize(pictures, boxes, augmentation.image_size, change.mirrored), change, augmentation)
 
 
 def evaluation_view(pictures, kind: str, image_size: int):
-    """Central views of pictures of one size: [B, S, S, 3]; of digits, which are not cropped, the whole."""
+    """Central views of pictures of one size, uint8 or of 0 to 255; of digits, which are not cropped, the whole."""
+    pictures = tf.cast(pictures, tf.float32)
     count = tf.shape(pictures)[0]
     if kind == "digits":
-        return warp(pictures, tf.zeros([count, Draw.COUNT]), Augmentation(image_size))
+        still = changes(tf.zeros([count, Draw.COUNT]), Augmentation(image_size))
+        return warp(pictures, still, image_size) / 255
     heights, widths = (tf.fill([count], side) for side in pictures.shape[1:3])
-    return crop_and_resize(pictures, central_boxes(heights, widths, image_size), image_size)
+    return crop_and_resize(pictures, central_boxes(heights, widths, image_size), image_size) / 255
+
+
+def ten_crop_views(pictures, image_size: int):
+    """The ten views of pictures of one size: five boxes, then the same mirrored; a tuple of ten."""
+    pictures = tf.cast(pictures, tf.float32)
+    heights, widths = (tf.fill([tf.shape(pictures)[0]], side) for side in pictures.shape[1:3])
+    boxes = tf.unstack(ten_crop_boxes(heights, widths, image_size))
+    views = [crop_and_resize(pictures, box, image_size) / 255 for box in boxes]
+    return (*views, *(tf.reverse(view, [2]) for view in views))

@@ -14,10 +14,20 @@ class Augmentation:
     """Magnitudes of the training view; zeros (and crop_min_area None) leave a picture as it is."""
 
     image_size: int  # px, side of the view
-    crop_min_area: float | None = None  # area ~ U(crop_min_area, 1) of the picture's; None: the whole picture
+    crop_min_area: float | None = (
+        None  # area ~ U(crop_min_area, crop_max_area) of the picture's; None: the whole picture
+    )
+    crop_max_area: float = 1.0
     crop_aspect: float = 4 / 3  # width / height is log-uniform from 1 / crop_aspect to crop_aspect
+    patch: bool = False  # instead: a square of 224/256 of the short side, anywhere
     grayscale: float = 0.0  # probability
-    jitter: float = 0.0  # brightness, contrast, saturation ~ U(1 - jitter, 1 + jitter), hue turned by up to +-jitter
+    jitter: float = (
+        0.0  # brightness, contrast, saturation ~ U(1 - jitter, 1 + jitter), hue turned by up to +-jitter ...
+    )
+    hue: float | None = None  # ... or by up to +-hue (parts of a full turn)
+    jitter_probability: float = 1.0
+    blur: float = 0.0  # probability
+    blur_sigma: tuple[float, float] = (0.1, 2.0)  # px of the view
     flip: bool = False  # mirrored left to right with probability 1/2
     rotation: float = 0.0  # degrees
     scale: float = 0.0  # size ~ U(1 - scale, 1 + scale)
@@ -26,7 +36,7 @@ class Augmentation:
 
     @property
     def colours(self) -> bool:
-        return self.grayscale > 0 or self.jitter > 0
+        return self.grayscale > 0 or self.jitter > 0 or bool(self.hue)
 
     @property
     def warps(self) -> bool:
@@ -46,3 +56,21 @@ def augmentation_for(kind: str, image_size: int, overrides: DataConfig | None = 
     overrides = overrides or DataConfig()
     given = {name: getattr(overrides, name) for name in AUGMENTATION_FLAGS if getattr(overrides, name) is not None}
     return dataclasses.replace(default, **given)
+
+
+def transfer_augmentation(image_size: int, patch: bool) -> Augmentation:
+    """What readouts and fine-tuning train on (supplement B.1): crops as in training, or patches, mirrored; no colour.
+
+    `patch`: short side to 256, a 224 px patch of it (AlexNet on ImageNet, and everything on Places).
+    """
+    if patch:
+        return Augmentation(image_size, patch=True, flip=True)
+    return Augmentation(image_size, crop_min_area=0.2, flip=True)
+
+
+def multi_crop(image_size: int, small_views: int = 6) -> tuple[Augmentation, ...]:
+    """SwAV's views (Caron et al. 2020, section 3.3): two large ones, and small ones of 96/224 of their side."""
+    colour = dict(grayscale=0.2, jitter=0.8, hue=0.2, jitter_probability=0.8, blur=0.5, flip=True)
+    large = Augmentation(image_size, crop_min_area=0.14, **colour)
+    small = Augmentation(round(image_size * 96 / 224), crop_min_area=0.05, crop_max_area=0.14, **colour)
+    return (large,) * 2 + (small,) * small_views

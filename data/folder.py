@@ -69,8 +69,9 @@ def _list_split(root, folder):
             "put all of them into class folders, or none"
         )
     names, labels = [], []
+    above = {_identity(root), _identity(top)}
     for label, class_name in enumerate(subfolders):
-        inside = [f"{prefix}{class_name}/{name}" for name in _walk(os.path.join(top, class_name))]
+        inside = [f"{prefix}{class_name}/{name}" for name in _walk(os.path.join(top, class_name), above)]
         if not inside:
             raise UserError(f"{os.path.join(top, class_name)}: a class folder without pictures; fill or remove it")
         names += inside
@@ -86,7 +87,21 @@ def _scan(folder):
     return pictures, sorted(entry.name for entry in entries if entry.is_dir() and entry.name not in pictures)
 
 
-def _walk(folder):
-    """Paths of all pictures in `folder` and below, relative to it."""
+def _walk(folder, above):
+    """Paths of all pictures in `folder` and below, relative to it.
+
+    A link to one of the folders that lead there (`above`: as `_identity` tells them) is not followed: it has no end.
+    """
     pictures, subfolders = _scan(folder)
-    return pictures + [f"{name}/{inner}" for name in subfolders for inner in _walk(os.path.join(folder, name))]
+    above = above | {_identity(folder)}
+    for name in subfolders:
+        inner = os.path.join(folder, name)
+        if _identity(inner) not in above:
+            pictures += [f"{name}/{path}" for path in _walk(inner, above)]
+    return pictures
+
+
+def _identity(folder):
+    """What stays the same however the way to a folder is written."""
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino

@@ -1,17 +1,24 @@
-"""The batch contract: `{"image": [B, S, S, 3] float32 in [0, 1], "index": [B] int64, "label": [B] int64}`.
+"""The batch contract: `{"image": [B, S, S, 3] float32 in [0, 1], "index", "label": [B] int64, "valid": [B] bool}`.
+
+Several views of a picture come as `views`, a tuple of [B, s, s, 3] whose first is `image`.  A picture that cannot be
+read is replaced by another of its batch, and `valid` is False there; `index` and `label` stay its own.
 
 Step s of a run belongs to epoch s // (N // batch_size); an epoch's order and a picture's random numbers are functions
 of (seed, epoch) and (seed, epoch, index, view).  So a batch is a function of (seed, step), whatever the number of
-workers and wherever the run was resumed, and no state has to be saved.
+workers and wherever the run was resumed, and no state has to be saved.  That is exact for every source there is, since
+all of them read any row at any time: arrays, files, and records by their offsets.  What it costs is that records are
+not read in the order of the file, which solid-state disks and parallel file systems do not mind.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from data import augment, draws
+from data import augment, decoding, draws
 from data.augmentation import Augmentation
 from data.errors import FlagError
-from data.reading import decode_and_crop, name_broken, pictures_in_memory, reader, resize
+from data.reading import pictures_in_memory, readable, resize, small_pictures, small_size
 from data.sources import Split
 
 # Nothing in here needs AutoGraph, whose conversion would cost a second at every start.
@@ -33,7 +40,7 @@ def batch_rows(split: Split, batch_size: int, seed: int, step: int) -> np.ndarra
 
 def training_batches(
     split: Split,
-    augmentation: Augmentation,
+    views: Augmentation | Sequence[Augmentation],
     batch_size: int,
     seed: int,
     first_step: int = 0,
@@ -42,10 +49,12 @@ def training_batches(
 ) -> tf.data.Dataset:
     """Batches of steps `first_step`, `first_step` + 1, ... without end.
 
-    `shard` (i, n): this pipeline gives part i of n of each batch, B = batch_size / n.  `workers` 0: automatic.
-    Raises FlagError for a batch that does not fit; a picture that cannot be decoded raises tf.errors.OpError at its
-    step, for which `name_culprit` finds the name.
+    `views`: how a picture is changed; several of them make a batch with `views`.  `shard` (i, n): this pipeline gives
+    part i of n of each batch, B = batch_size / n.  `workers` 0: automatic.  Raises FlagError for a batch that does
+    not fit.
     """
+    several = not isinstance(views, Augmentation)
+    augmentations = tuple(views) if several else (views,)
     per_epoch = steps_per_epoch(split, batch_size)
     part = _part(batch_size, shard)
     first_epoch, first_place = divmod(first_step, per_epoch)
@@ -57,77 +66,60 @@ def training_batches(
         return tf.data.Dataset.from_tensor_slices((tf.fill([per_epoch], epoch), rows))
 
     @_as_it_is
-    def with_draws(epoch, rows):
-        return rows, draws.uniforms(seed, epoch, rows, 0, augment.Draw.COUNT)
+    def with_changes(epoch, rows):
+        numbers = [draws.uniforms(seed, epoch, rows, v, augment.Draw.COUNT) for v in range(len(augmentations))]
+        return rows, tuple(map(augment.changes, numbers, augmentations))
+
+    def of_batch(pictures, changes):
+        return tuple(augment.training_view(pictures, *each) for each in zip(changes, augmentations, strict=True))
+
+    def of_one(data, changes):
+        if several:  # decoded once: the views overlap
+            whole = decoding.decode(data)
+            cut = lambda boxes: augment.cut_out(whole, boxes)  # noqa: E731
+        else:
+            cut = lambda boxes: decoding.decode_and_crop(data, boxes)  # noqa: E731
+        return tuple(_training_view(cut, *each) for each in zip(changes, augmentations, strict=True))
 
     with tf.device("/CPU:0"):
         steps = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max).flat_map(epoch_steps).skip(first_place)
         # The order of the next epoch of a million pictures takes a quarter of a second: found while these are used.
-        steps = steps.prefetch(8)
-        pictures = pictures_in_memory(split, augmentation.image_size)
-        if pictures is None:
-
-            def boxes(numbers):
-                return lambda heights, widths: augment.training_boxes(numbers, heights, widths, augmentation)
-
-            def view(data, numbers):
-                picture = _cut(data, boxes(numbers), augmentation.image_size)
-                mirrored = augment.training_flips(numbers, augmentation)[0]
-                picture = tf.cond(mirrored, lambda: tf.reverse(picture, [2]), lambda: picture)
-                return augment.finish(picture, numbers, augmentation)
-
-            batches = _streamed(split, steps.map(with_draws), view, part.stop - part.start, True, workers)
-        else:
-
-            @_as_it_is
-            def batch(epoch, rows):
-                rows, numbers = with_draws(epoch, rows)
-                return augment.training_view(_from_memory(pictures, rows), numbers, augmentation), rows
-
-            batches = steps.map(batch, num_parallel_calls=workers or tf.data.AUTOTUNE)
-        return _labelled(batches, split)
+        steps = steps.prefetch(8).map(with_changes)
+        image_size = max(augmentation.image_size for augmentation in augmentations)
+        return _batches(split, steps, image_size, of_batch, of_one, several, workers)
 
 
 def evaluation_batches(
-    split: Split, image_size: int, batch_size: int, rows: np.ndarray | None = None, workers: int = 0
+    split: Split,
+    image_size: int,
+    batch_size: int,
+    rows: np.ndarray | None = None,
+    workers: int = 0,
+    ten_crop: bool = False,
 ) -> tf.data.Dataset:
     """Central views of `rows` (None: all) in that order, once; the last batch may be smaller.
 
-    A picture that cannot be decoded raises tf.errors.OpError; `data.reading.name_broken` finds its name.
+    `ten_crop` adds `views`, ten: centre and corners, then the same mirrored.
     """
+
+    def of_batch(pictures, _):
+        if ten_crop:
+            return augment.ten_crop_views(pictures, image_size)
+        return (augment.evaluation_view(pictures, split.kind, image_size),)
+
+    def of_one(data, _):
+        if not ten_crop:
+            boxes = lambda heights, widths: augment.central_boxes(heights, widths, image_size)  # noqa: E731
+            return (_plain(decoding.decode_and_crop(data, boxes), image_size),)
+        whole = decoding.decode(data)
+        boxes = augment.ten_crop_boxes(*tf.unstack(tf.shape(whole)[:2, None]), image_size)
+        views = [_plain(augment.cut_out(whole, lambda h, w, i=i: boxes[i]), image_size) for i in range(5)]
+        return (*views, *(tf.reverse(view, [1]) for view in views))
+
     with tf.device("/CPU:0"):
         rows = tf.range(split.size, dtype=tf.int64) if rows is None else tf.constant(rows, tf.int64)
-        steps = tf.data.Dataset.from_tensor_slices(rows).batch(batch_size)
-        pictures = pictures_in_memory(split, image_size)
-        if pictures is None:
-
-            def boxes(heights, widths):
-                return augment.central_boxes(heights, widths, image_size)
-
-            def view(data, _):
-                return _cut(data, boxes, image_size)
-
-            numbered = steps.map(_as_it_is(lambda rows: (rows, tf.zeros([tf.size(rows), 1]))))
-            batches = _streamed(split, numbered, view, batch_size, False, workers)
-        else:
-
-            @_as_it_is
-            def batch(rows):
-                return augment.evaluation_view(_from_memory(pictures, rows), split.kind, image_size), rows
-
-            batches = steps.map(batch, num_parallel_calls=workers or tf.data.AUTOTUNE)
-        return _labelled(batches, split)
-
-
-def name_culprit(
-    split: Split, batch_size: int, seed: int, step: int, steps: int = 1, shard: tuple[int, int] = (0, 1)
-) -> None:
-    """After a reading error in `step` (or one of `steps` from there on): raises UserError naming the broken picture.
-
-    Returns if all of them can be decoded: then the error had another cause.
-    """
-    for each in range(step, step + steps):
-        name_broken(split, batch_rows(split, batch_size, seed, each)[_part(batch_size, shard)])
+        steps = tf.data.Dataset.from_tensor_slices(rows).batch(batch_size).map(lambda rows: (rows, ()))
+        return _batches(split, steps, image_size, of_batch, of_one, ten_crop, workers)
 
 
 def _part(batch_size, shard):
@@ -138,44 +130,59 @@ def _part(batch_size, shard):
     return slice(index * size, (index + 1) * size)
 
 
-def _from_memory(pictures, rows):
-    return tf.cast(tf.gather(pictures, rows), tf.float32) / 255
-
-
-def _cut(data, boxes, size):
-    """What `boxes` cuts out of one encoded picture, as a batch of one in [0, 1]: [1, S, S, 3]."""
-    view = resize(decode_and_crop(data, boxes), size, size)[None] / 255
-    return tf.minimum(view, 1)  # averages are off by rounding errors
-
-
-def _streamed(split, steps, view, batch_size, full_batches, workers):
-    """Batches of (views, rows) for steps of (rows [B], numbers [B, n]): read, decoded and cut picture by picture.
-
-    Colour too is changed one picture at a time: it stays in the processor's cache, which a batch of 224 px does not.
-    """
-    parallel = workers or tf.data.AUTOTUNE
-    locate, read = reader(split)
-
-    @_as_it_is
-    def located(rows, numbers):
-        return locate(rows), rows, numbers
-
-    @_as_it_is
-    def viewed(handle, row, numbers):
-        return view(read(handle), numbers[None])[0], row
-
-    pictures = steps.map(located, num_parallel_calls=parallel).unbatch()
-    return pictures.map(viewed, num_parallel_calls=parallel).batch(batch_size, drop_remainder=full_batches)
-
-
-def _labelled(batches, split):
+def _batches(split, steps, image_size, of_batch, of_one, several, workers):
+    """Batches for `steps` of (rows [B], numbers), either way: `of_batch(pictures uint8 [B, H, W, 3], numbers)` for
+    small pictures of one size, `of_one(data, numbers)` for the others; both give a tuple of views."""
     labels = tf.constant(split.labels)
+    memory = pictures_in_memory(split, image_size)
+    size = small_size(split, image_size)
 
-    @_as_it_is
-    def labelled(image, rows):
-        return {"image": image, "index": rows, "label": tf.gather(labels, rows)}
+    def contract(views, rows, valid):
+        batch = {"image": views[0], "index": rows, "label": tf.gather(labels, rows), "valid": valid}
+        return batch | {"views": views} if several else batch
 
+    if memory is not None:
+        pictures, fine = memory
+
+        @_as_it_is
+        def batch(rows, numbers):
+            valid = tf.gather(fine, rows)
+            first = tf.gather(rows, tf.argmax(valid))
+            return contract(of_batch(tf.gather(pictures, tf.where(valid, rows, first)), numbers), rows, valid)
+
+        batches = steps.map(batch, num_parallel_calls=workers or tf.data.AUTOTUNE)
+    elif size is not None:
+
+        @_as_it_is
+        def finish(pictures, valid, rows, numbers):
+            return contract(of_batch(pictures, numbers), rows, valid)
+
+        batches = small_pictures(split, steps, *size, finish, workers)
+    else:
+
+        @_as_it_is
+        def finish(views, valid, rows, _):
+            return contract(views, rows, valid)
+
+        # Colour too is changed one picture at a time: it stays in the processor's cache, which a batch of 224 px
+        # does not.
+        batches = readable(split, steps, of_one, finish, workers)
     options = tf.data.Options()
     options.deterministic = True
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF  # see `shard`
-    return batches.map(labelled).prefetch(2).with_options(options)
+    return batches.prefetch(2).with_options(options)
+
+
+def _training_view(cut, change, augmentation):
+    """One training view, [S, S, 3], of the picture that `cut(boxes)` takes a part of."""
+    size = augmentation.image_size
+    change = tf.nest.map_structure(lambda part: part[None], change)  # a batch of one
+    view = resize(
+        cut(lambda heights, widths: augment.training_boxes(change, heights, widths, augmentation)), size, size
+    )
+    view = tf.cond(change.mirrored[0], lambda: tf.reverse(view, [1]), lambda: view)
+    return augment.finish(view[None], change, augmentation)[0]
+
+
+def _plain(picture, size):
+    return tf.minimum(resize(picture, size, size) / 255, 1)  # averages are off by rounding errors

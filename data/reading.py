@@ -1,60 +1,128 @@
-"""From rows to decoded pictures: out of memory for small ones, else from file or record, cut while decoding."""
+"""From rows to decoded pictures: out of memory for small ones, else from file or record, cut while decoding.
 
+A picture that cannot be read stops nothing: it is left out of what `readable` gives, and whoever asked puts another in
+its place and masks it.
+"""
+
+import os
 import weakref
 
 import numpy as np
 import tensorflow as tf
 
-from data.augment import whole_boxes
-from data.errors import UserError
+from data import decoding
+from data.records import RecordSource
 from data.sources import SMALL, ArraySource, FileSource, Split
 
-MEMORY = 2**30  # bytes of decoded pictures that a split may take
-_JPEG = b"\xff\xd8\xff"
-_decoded = weakref.WeakKeyDictionary()  # Split -> its pictures, uint8 [N, H, W, 3]
+# Bytes of decoded pictures that a split may take: an eighth of the memory there is.
+MEMORY = max(2**30, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 8)
+LARGEST_BILINEAR_SHRINKAGE = 2.0
+BATCHES_AT_ONCE = 4
+_decoded = weakref.WeakKeyDictionary()  # Split -> (its pictures, uint8 [N, H, W, 3]; which are valid, bool [N])
+
+
+def small_size(split: Split, image_size: int) -> tuple[int, int] | None:
+    """(height, width) if views are at most 64 px, and pictures too and of one size: then batches are cut at once."""
+    if isinstance(split.source, ArraySource):
+        return split.source.pictures.shape[1:3]
+    return split.common_size if image_size <= SMALL else None
 
 
 def pictures_in_memory(split: Split, image_size: int):
-    """All pictures, uint8 [N, H, W, 3], if views are at most 64 px, pictures small and of one size; else None.
+    """All pictures, uint8 [N, H, W, 3], and which of them are valid, bool [N], where `small_size` has one and they
+    take at most MEMORY; else None.
 
-    Decodes them in parallel at the first call.  A stray of another size is resized.  Raises UserError naming a
-    picture that cannot be decoded.
+    Decodes them in parallel at the first call.  A stray of another size is resized.
     """
-    size = split.common_size if image_size <= SMALL else None
-    if isinstance(split.source, ArraySource):
-        size = split.source.pictures.shape[1:3]
+    size = small_size(split, image_size)
     if size is None or split.size * size[0] * size[1] * 3 > MEMORY:
         return None
     if split not in _decoded:
         with tf.device("/CPU:0"):
             if isinstance(split.source, ArraySource):
-                _decoded[split] = tf.constant(split.source.pictures)
+                _decoded[split] = tf.constant(split.source.pictures), tf.fill([split.size], True)
             else:
-                _decoded[split] = tf.constant(_decode_all(split, *size))
+                _decoded[split] = tuple(map(tf.constant, _decode_all(split, *size)))
     return _decoded[split]
 
 
 def _decode_all(split, height, width):
+    pictures, valid = np.empty([split.size, height, width, 3], np.uint8), np.empty(split.size, bool)
+    rows = tf.data.Dataset.range(split.size).batch(256)
+    start = 0
+    steps = rows.map(lambda rows: (rows, ()))
+    finish = lambda pictures, valid, *_: (pictures, valid)  # noqa: E731
+    for batch, fine in small_pictures(split, steps, height, width, finish):
+        stop = start + len(fine)
+        pictures[start:stop], valid[start:stop] = batch, fine
+        start = stop
+    return pictures, valid
+
+
+def small_pictures(split: Split, steps: tf.data.Dataset, height: int, width: int, finish, workers: int = 0):
+    """`readable` for whole pictures, uint8 [B, height, width, 3]."""
+
+    def stretched(data, _):
+        picture = decoding.decode(data)
+        fits = tf.reduce_all(tf.shape(picture)[:2] == [height, width])
+        resized = lambda: tf.cast(tf.round(resize(picture, height, width)), tf.uint8)  # noqa: E731
+        return tf.ensure_shape(tf.cond(fits, lambda: picture, resized), [height, width, 3])
+
+    return readable(split, steps, stretched, finish, workers)
+
+
+def readable(split: Split, steps: tf.data.Dataset, view, finish, workers: int = 0):
+    """`finish(views, valid [B] bool, rows [B], numbers)` for each step of `steps`, which gives (rows [B], numbers).
+
+    `view(data, numbers)` makes a tensor, or a tuple of them, of one encoded picture and the numbers of its row (one
+    slice of each tensor in `numbers`).  Where that fails, a view of the first valid picture of the batch stands in.
+    The order is that of `steps`, whatever `workers` (0: all processors).
+    """
+    workers = workers or len(os.sched_getaffinity(0))
+    # A batch is a small pipeline of its own, in which a picture can fail alone.
+    outer = min(workers, BATCHES_AT_ONCE)
+    inner = -(-workers // outer)
     locate, read = reader(split)
 
-    def decode(handle):
-        picture = decode_and_crop(read(handle), whole_boxes)
-        fits = tf.reduce_all(tf.shape(picture)[:2] == [height, width])
-        stretched = lambda: tf.cast(tf.round(resize(picture, height, width)), tf.uint8)  # noqa: E731
-        return tf.ensure_shape(tf.cond(fits, lambda: picture, stretched), [height, width, 3])
+    def batch(rows, numbers):
+        views, valid = _each(lambda handle, numbers: view(read(handle), numbers), (locate(rows), numbers), inner)
+        return finish(views, valid, rows, numbers)
 
-    batches = tf.data.Dataset.range(split.size).batch(256).map(locate).unbatch()
-    batches = batches.map(decode, num_parallel_calls=tf.data.AUTOTUNE).batch(256).prefetch(2)
-    pictures = np.empty([split.size, height, width, 3], np.uint8)
-    start = 0
-    try:
-        for batch in batches:
-            pictures[start : start + len(batch)] = batch
-            start += len(batch)
-    except tf.errors.OpError:
-        name_broken(split, range(start, split.size))
-        raise
-    return pictures
+    return steps.map(tf.autograph.experimental.do_not_convert(batch), num_parallel_calls=outer)
+
+
+def _each(function, arguments, parallel):
+    """(what `function` makes of each slice of `arguments`, in batch; where it did not fail, [B] bool).
+
+    Where it failed, the result of the first slice for which it did not stands in.
+    """
+    rows = tf.nest.flatten(arguments)[0].shape[:1]
+    count = tf.shape(tf.nest.flatten(arguments)[0])[0]
+
+    @tf.autograph.experimental.do_not_convert
+    def numbered(place, slices):
+        return place, function(*slices)
+
+    results = tf.data.Dataset.from_tensor_slices((tf.range(count), arguments))
+    results = results.map(numbered, num_parallel_calls=parallel if parallel > 1 else None)
+    specs = results.element_spec
+    nothing = tf.nest.map_structure(lambda spec: tf.zeros([0, *spec.shape], spec.dtype), specs)
+    found = results.ignore_errors().batch(tf.cast(count, tf.int64))
+    options = tf.data.Options()
+    options.deterministic = True
+    found = found.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1).with_options(options)
+    places, found = found.get_single_element()
+    fine = tf.scatter_nd(places[:, None], tf.fill([tf.size(places)], True), [count])
+    found = tf.cond(tf.size(places) == count, lambda: found, lambda: _stood_in(found, fine))
+    found = tf.nest.map_structure(lambda part: tf.ensure_shape(part, [*rows, *part.shape[1:]]), found)
+    return found, tf.ensure_shape(fine, rows)
+
+
+def _stood_in(views, valid):
+    """Puts `views` of the valid places where they belong, the first of them (or blanks) into the others."""
+    order = tf.where(valid, tf.cumsum(tf.cast(valid, tf.int32)) - 1, 0)
+    blank = lambda part: tf.concat([part, tf.zeros([1, *part.shape[1:]], part.dtype)], 0)  # noqa: E731
+    return tf.nest.map_structure(lambda part: tf.gather(blank(part), order), views)
 
 
 def reader(split: Split):
@@ -71,13 +139,13 @@ def reader(split: Split):
 
     def read(place):
         shard, position, begin, length = tf.unstack(place)
-        record = _record_at(shards[shard], position)
+        record = record_at(shards[shard], position)
         return tf.strings.substr(record, begin, length)
 
     return (lambda rows: tf.gather(places, rows)), read
 
 
-def _record_at(path, position):
+def record_at(path, position):
     """The data of the TFRecord that starts at byte `position`; raises tf.errors.DataLossError for a wrong checksum."""
     signature = {"output_types": [tf.string], "output_shapes": [[]]}
     records = tf.raw_ops.TFRecordDatasetV2(
@@ -90,63 +158,32 @@ def _record_at(path, position):
     return tf.raw_ops.DatasetToSingleElement(dataset=one, **signature)[0]
 
 
-def decode_and_crop(data, boxes):
-    """The part of one encoded picture that `boxes(heights [1], widths [1])` cuts out: [h, w, 3] uint8.
-
-    JPEG is decoded only where the box is.
-    """
-
-    def jpeg():
-        shape = tf.io.extract_jpeg_shape(data)
-        box = boxes(shape[0][None], shape[1][None])[0]
-        return tf.io.decode_and_crop_jpeg(data, box, channels=3)
-
-    def other():
-        picture = tf.io.decode_image(data, channels=3, expand_animations=False)
-        shape = tf.shape(picture)
-        top, left, height, width = tf.unstack(boxes(shape[0][None], shape[1][None])[0])
-        return picture[top : top + height, left : left + width]
-
-    picture = tf.cond(tf.strings.substr(data, 0, 3) == _JPEG, jpeg, other)
-    return tf.ensure_shape(picture, [None, None, 3])
-
-
 def resize(picture, height: int, width: int):
     """[h, w, 3] at another size, float32, values as they were.
 
-    Area average (the authors' choice) to shrink: no aliasing, and faster than the antialiased bilinear filter.
-    Bilinear to enlarge, where the area average would give blocks.
+    Bilinear, which looks at every pixel down to half the size; the area average (the authors' choice, and slower)
+    for what is shrunk more.
     """
-    shape = tf.shape(picture)
-    shrinks = shape[0] * shape[1] > height * width
+    much = tf.reduce_any(tf.shape(picture)[:2] > [int(LARGEST_BILINEAR_SHRINKAGE * side) for side in (height, width)])
     area = lambda: tf.image.resize(picture, [height, width], "area")  # noqa: E731
     bilinear = lambda: tf.image.resize(picture, [height, width], "bilinear")  # noqa: E731
-    return tf.ensure_shape(tf.cond(shrinks, area, bilinear), [height, width, 3])
+    return tf.ensure_shape(tf.cond(much, area, bilinear), [height, width, 3])
 
 
-def name_broken(split: Split, rows) -> None:
-    """Decodes pictures `rows` one by one and raises UserError naming the first that fails; returns if none does."""
-    if isinstance(split.source, ArraySource):
-        return
-    locate, read = reader(split)
-    for row in rows:
-        where = split.source.locate(row)
-        try:
-            data = split.source.read(row)
-        except OSError as error:
-            raise UserError(f"{where}: cannot be read: {error.strerror}") from error
-        try:
-            decode_and_crop(read(locate(tf.constant([row]))[0]), whole_boxes)
-        except tf.errors.DataLossError as error:
-            raise UserError(f"{where}: is damaged (its checksum is wrong); replace the file") from error
-        except tf.errors.OpError as error:
-            raise UserError(f"{where}: {_reason(data)}; replace or remove it") from error
-
-
-def _reason(data):
-    head = data[:64]
-    if not head:
-        return "is empty (0 bytes)"
-    if all(32 <= byte < 127 or byte in b"\t\n\r" for byte in head):
-        return f"is not a picture but text ({head[:16].decode()!r}...)"
-    return "cannot be decoded as a picture (damaged, or of a format that TensorFlow does not read)"
+def problem(split: Split, row: int) -> str | None:
+    """Says in a few words why picture `row` cannot be used; None if it can."""
+    source = split.source
+    if isinstance(source, ArraySource):
+        return None
+    try:
+        data = source.read(row)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    try:
+        if isinstance(source, RecordSource):  # whose checksum TensorFlow checks
+            record_at(tf.constant(source.shards[source.shard[row]]), tf.constant(source.position[row], tf.int64))
+    except tf.errors.DataLossError:
+        return "is damaged: its checksum is wrong"
+    except tf.errors.OpError as error:
+        return f"cannot be read: {error.message.splitlines()[0]}"
+    return decoding.problem(data)

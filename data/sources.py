@@ -52,7 +52,8 @@ class FileSource:
 
     @functools.cached_property
     def sizes(self) -> list[int]:
-        return [os.stat(path).st_size for path in self.paths()]
+        """Bytes; -1 for a file that is not there (a list may name such)."""
+        return [_size(path) for path in self.paths()]
 
     def listing(self) -> dict:
         return {"names": self.names, "bytes": self.sizes}
@@ -67,7 +68,8 @@ class FileSource:
         for name, size in zip(self.names, self.sizes, strict=True):
             digest.update(f"{name}\0{size}\n".encode(errors="surrogateescape"))
         for row in evenly_spaced(len(self.names), HEADS):
-            digest.update(self.read(row))
+            if self.sizes[row] >= 0:
+                digest.update(self.read(row))
         return digest.hexdigest()
 
 
@@ -149,6 +151,13 @@ class DataSet:
     def class_count(self) -> int:
         """Number of classes, 0 for an unlabelled data set."""
         return max(len(self.class_names), int(self.train.labels.max(initial=-1)) + 1)
+
+
+def _size(path):
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
 
 
 def evenly_spaced(n: int, count: int) -> list[int]:

@@ -6,7 +6,7 @@ FORMS = {
     "digits": "digits",
     "folder": "folder:PATH",
     "list": "list:FILE",
-    "tfrecord": "tfrecord:GLOB",
+    "tfrecord": "tfrecord:GLOB|DIR",
     "tfds": "tfds:NAME[/CONFIG][:VERSION]",
 }
 IMAGENET_HINT = (

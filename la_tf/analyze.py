@@ -54,22 +54,22 @@ def draw_curves(folder):
 
 def draw_neighbors(config):
     """Returns the figure of test pictures and their nearest training pictures."""
+    experiment = Experiment(config)
+    if experiment.no_test_score:
+        raise UserError(f"--figure=neighbors: there is nothing to tell success by: {experiment.no_test_score}")
+    experiment.check()
     cli.load_tensorflow()
     from la_tf import figures
     from la_tf.estimator import Estimator
     from la_tf.knn import embed, knn_votes
 
-    experiment = Experiment(config)
-    if not experiment.eval_specs():
-        raise UserError(f"--dataset={config.data.dataset}: has no labelled test split to take queries from")
-    experiment.check()
     estimator = Estimator(experiment.model_fn, experiment.run_config())
     if not estimator.latest_checkpoint():
         raise UserError(f"--model_dir={config.run.model_dir}: has no checkpoint yet")
     model, train, test = estimator.model, experiment.train, experiment.dataset.test
     bank, written = model.bank.rows.numpy(), model.bank.written.numpy()
     labels = np.where(written, train.labels, -1)  # rows never written are nobody's neighbours
-    queries, _, truth = embed(model, experiment.batches_of(test))
+    queries, indices, truth = embed(model, experiment.batches_of(test))
     votes = knn_votes(queries, bank, labels, tau=config.method.tau, classes=experiment.dataset.class_count)
     confidence = votes.max(axis=1) / votes.sum(axis=1)
     known, right = truth >= 0, votes.argmax(axis=1) == truth
@@ -85,7 +85,7 @@ def draw_neighbors(config):
         order = np.argsort(-similarity, kind="stable")[:nearest]
         rows.append(
             {
-                "query": experiment.pictures(test, [query])[0],
+                "query": experiment.pictures(test, [indices[query]])[0],
                 "caption": f"{names[truth[query]]}\n{confidence[query]:.2f} sure",
                 "nearest": experiment.pictures(train, order),
                 "captions": [f"{names[train.labels[i]]}\n{similarity[i]:.2f}" for i in order],

@@ -132,19 +132,14 @@ class Estimator:
         if checkpoint is not None:
             self.restore(checkpoint)
         batches = itertools.islice(spec.input_fn(ModeKeys.EVAL, InputContext()), spec.steps)
-        try:
-            metrics = spec.evaluate(self.model, batches)
-        except tf.errors.OpError:
-            if spec.explain_input_error:
-                spec.explain_input_error()  # raises an error that names the picture
-            raise
+        metrics = spec.evaluate(self.model, batches)
         events = self.event_folder(spec.name)
         events.file.drop(self.step)
         events.write(self.step, metrics)
         return metrics
 
     def predict(self, input_fn):
-        """Yields `{"index", "embedding"}` for every picture of `input_fn(PREDICT, context)`."""
+        """Yields `{"index", "embedding"}` for every valid picture of `input_fn(PREDICT, context)`, in its order."""
         for batch in input_fn(ModeKeys.PREDICT, InputContext()):
             embeddings, indices, _ = embed(self.model, [batch])
             for index, embedding in zip(indices, embeddings, strict=True):

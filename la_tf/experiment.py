@@ -1,7 +1,6 @@
 """A Config made concrete: the data set opened, m and k resolved, and what the Estimator needs made of them."""
 
 import dataclasses
-import importlib.metadata
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -51,6 +50,8 @@ class Experiment:
             config.model, pixel_mean=config.model.pixel_mean or mean, pixel_std=config.model.pixel_std or std
         )
         self.config, self.warnings = resolve(dataclasses.replace(config, data=data, model=model), self.train.size)
+        if not self.labelled:
+            self.warnings.append(f"there will be no kNN score: {self.no_test_score}")
 
     def claim(self):
         """Makes the model_dir this run's own, or checks that it is; writes config.json and dataset.json."""
@@ -60,7 +61,7 @@ class Experiment:
         if begun and frozen.exists():
             manifest.freeze(self.dataset, folder)  # names the picture that changed; the identity's hash could not
             self._warn_of_another_cosine()
-        model_dir.claim(folder, self.identity(), self.config.circumstances(), versions(), begun)
+        model_dir.claim(folder, self.identity(), self.config.circumstances(), model_dir.versions(), begun)
         if not begun:
             frozen.unlink(missing_ok=True)
         manifest.freeze(self.dataset, folder)
@@ -120,12 +121,27 @@ class Experiment:
         state = checkpoints.read_state(checkpoint) if checkpoint else None
         return state if state and (state["stopped"] or state["step"] >= self.max_steps) else None
 
-    # -- what the monitor looks at ----------------------------------------------------------------------------------
+    # -- what a score needs -----------------------------------------------------------------------------------------
+
+    @property
+    def labelled(self):
+        """Whether any training picture has a label, and so a vote."""
+        return bool((self.train.labels >= 0).any())
+
+    @property
+    def no_test_score(self):
+        """Why nothing can be measured on the test split, in a few words; None where it can."""
+        test = self.dataset.test
+        if not self.labelled:
+            return f"{self.train} has no labels"
+        if test is None:
+            return f"{self.dataset.spec} has no test split"
+        return None if (test.labels >= 0).any() else f"{test} has no labels"
 
     @cached_property
     def validation_rows(self):
         """The rows of the train split that schedules, Best and early stopping look at; none without labels."""
-        if not (self.train.labels >= 0).any():
+        if not self.labelled:
             return ()
         data, run = self.config.data, self.config.run
         return splits.validation_rows(self.train.labels, data.validation_fraction, run.seed)
@@ -176,12 +192,13 @@ class Experiment:
         return schedules.by_step(optimizer.schedule, optimizer.learning_rate, self.max_steps, drop_steps)
 
     def input_fn(self, mode, context, split=None, rows=None):
-        """Returns the batches of a mode: augmented without end for TRAIN, centre views in order otherwise."""
+        """Yields the batches of a mode: augmented without end for TRAIN, centre views in order otherwise."""
         from data import pipeline
 
         data, seed = self.config.data, self.config.run.seed
+        split = split or self.train
         if mode == ModeKeys.TRAIN:
-            return pipeline.training_batches(
+            batches = pipeline.training_batches(
                 self.train,
                 self.augmentation,
                 data.batch_size,
@@ -190,17 +207,27 @@ class Experiment:
                 workers=data.workers,
                 shard=(context.pipeline, context.pipelines),
             )
-        return pipeline.evaluation_batches(
-            split or self.train, data.image_size, EVALUATION_BATCH, rows=rows, workers=data.workers
-        )
+        else:
+            batches = pipeline.evaluation_batches(split, data.image_size, EVALUATION_BATCH, rows, data.workers)
+        return self.bad_images[split.name].watch(batches)
+
+    @cached_property
+    def bad_images(self):
+        """What is known of the bad pictures of each split, by its name."""
+        from la_tf.bad_images import BadImages
+
+        folder, most = self.config.run.model_dir, self.config.data.max_bad_fraction
+        both = (self.train, self.dataset.test)
+        return {split.name: BadImages(split, folder, most) for split in both if split is not None}
 
     def batches_of(self, split, rows=None):
         """Returns the centre views of a split, in order."""
         return self.input_fn(ModeKeys.EVAL, None, split=split, rows=rows)
 
     def pictures(self, split, rows):
-        """Returns the centre views of some rows of a split, `[n, S, S, 3]` in [0, 1]."""
-        return np.concatenate([batch["image"].numpy() for batch in self.batches_of(split, np.asarray(rows))])
+        """Returns the centre views of some rows of a split, `[n, S, S, 3]` in [0, 1]; a bad picture's is black."""
+        batches = self.batches_of(split, np.asarray(rows))
+        return np.concatenate([np.where(b["valid"][:, None, None, None], b["image"], 0) for b in batches])
 
     def train_spec(self):
         """Returns what to train, with the hooks of the schedule, the metrics file and the progress bar."""
@@ -208,7 +235,7 @@ class Experiment:
         from la_tf.schedules import EarlyStopping, Plateau
 
         run, optimizer, data = self.config.run, self.config.optimizer, self.config.data
-        hooks = []
+        hooks = [self.bad_images[self.train.name]]
         if optimizer.schedule == "plateau":
             hooks.append(Plateau(*self.monitor, patience=optimizer.patience))
         if run.early_stopping:
@@ -221,16 +248,11 @@ class Experiment:
             steps_per_epoch=self.steps_per_epoch,
             hooks=tuple(hooks),
             monitor=self._validation_spec() if len(self.validation_rows) else None,
-            explain_input_error=self._explain_training_error,
         )
 
     def eval_specs(self):
         """Returns the evaluation of the test split, if there is one with labels; nothing selects on it."""
-        labels = self.train.labels
-        test = self.dataset.test
-        if test is not None and (labels >= 0).any() and (test.labels >= 0).any():
-            return (self._knn_spec("test", "knn_top1", test),)
-        return ()
+        return () if self.no_test_score else (self._knn_spec("test", "knn_top1", self.dataset.test),)
 
     def exporters(self):
         """Returns the exporters that --exporters names."""
@@ -249,10 +271,9 @@ class Experiment:
         return self._knn_spec("validation", "validation_knn_top1", self.train, rows)
 
     def _knn_spec(self, name, metric, split, rows=None):
-        from data.reading import name_broken
         from la_tf.knn import KnnEvaluation
 
-        evaluate = KnnEvaluation(
+        knn = KnnEvaluation(
             metric,
             self.train.labels,
             classes=self.dataset.class_count,
@@ -260,25 +281,8 @@ class Experiment:
             tau=self.config.method.tau,
             silent_rows=() if rows is None else rows,
         )
-        return EvalSpec(
-            input_fn=partial(self.input_fn, split=split, rows=rows),
-            evaluate=evaluate,
-            name=name,
-            explain_input_error=partial(name_broken, split, range(split.size) if rows is None else rows),
-        )
 
-    def _explain_training_error(self, step):
-        from data import pipeline
+        def evaluate(model, batches):
+            return knn(model, batches) | {"bad_images": self.bad_images[split.name].count(rows)}
 
-        pipeline.name_culprit(self.train, self.config.data.batch_size, self.config.run.seed, step)
-
-
-def versions():
-    """Returns the versions of the packages that a number may depend on."""
-    found = {}
-    for name in ("tensorflow", "keras", "faiss-cpu", "faiss-gpu", "numpy"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue  # one of the two Faiss packages is always absent
-    return found
+        return EvalSpec(input_fn=partial(self.input_fn, split=split, rows=rows), evaluate=evaluate, name=name)

@@ -38,10 +38,10 @@ class InstanceRecognition(Method):
         """Returns what the constructor takes of a `la_tf.config.MethodConfig`; no label is used."""
         return {"tau": choices.tau, "bank_momentum": choices.bank_momentum}
 
-    def training_loss(self, batch):
-        """Returns the mean of -log P(i|v_i) over the batch, and the embeddings `[B, D]`."""
+    def training_losses(self, batch):
+        """Returns -log P(i|v_i) `[B]` and the embeddings `[B, D]`."""
         embeddings = self(batch["image"], training=True)
-        return tf.reduce_mean(self.recognition_losses(embeddings, batch["index"])), embeddings
+        return self.recognition_losses(embeddings, batch["index"]), embeddings
 
     def recognition_losses(self, embeddings, indices):
         """Returns -log P(i|v_i) `[B]` of `embeddings` `[B, D]` against the bank as it is."""
@@ -49,7 +49,7 @@ class InstanceRecognition(Method):
 
     def after_step(self, batch, embeddings):
         """Writes the embeddings to the bank (equation 5); the loss has seen the bank as it was before."""
-        self.bank.update(batch["index"], embeddings)
+        self.bank.update(batch["index"], embeddings, batch["valid"])
 
     @property
     def picture_variables(self):

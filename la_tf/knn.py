@@ -49,12 +49,13 @@ def knn_votes(queries, bank, labels, *, neighbors=200, tau=0.07, classes=None):
 
 
 def embed(model, batches):
-    """Returns embeddings `[n, D]`, indices `[n]` and labels `[n]` of all `batches`, in inference mode."""
+    """Returns embeddings `[n, D]`, indices `[n]` and labels `[n]` of all valid pictures, in inference mode."""
     embeddings, indices, labels = [], [], []
     for batch in batches:
-        embeddings.append(_embed(model, batch["image"]).numpy())
-        indices.append(batch["index"].numpy())
-        labels.append(batch["label"].numpy())
+        valid = batch["valid"].numpy()
+        embeddings.append(_embed(model, batch["image"]).numpy()[valid])
+        indices.append(batch["index"].numpy()[valid])
+        labels.append(batch["label"].numpy()[valid])
     return np.concatenate(embeddings), np.concatenate(indices), np.concatenate(labels)
 
 
@@ -78,14 +79,14 @@ class KnnEvaluation:
     silent_rows: tuple[int, ...] | np.ndarray = ()
 
     def __call__(self, model, batches):
-        """Returns `{metric: top-1}` over the labelled pictures of `batches`."""
+        """Returns `{metric: top-1}` over the valid and labelled pictures of `batches`."""
         embeddings, _, truth = embed(model, batches)
         # Rows never written hold random vectors: they have no vote.
         labels = np.where(model.bank.written.numpy(), self.labels, -1)
         labels[np.asarray(self.silent_rows, np.int64)] = -1
-        if not (labels >= 0).any():
-            return {self.metric: 0.0}  # a run of so few steps that no row with a vote has been written
         known = truth >= 0
+        if not (labels >= 0).any() or not known.any():
+            return {self.metric: 0.0}  # so few steps that no row with a vote has been written; nothing to judge by
         votes = knn_votes(
             embeddings[known],
             model.bank.rows.numpy(),

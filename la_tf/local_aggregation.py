@@ -113,17 +113,17 @@ class LocalAggregation(InstanceRecognition):
             "image_labels": image_labels,
         }
 
-    def training_loss(self, batch):
-        """Returns the mean loss of the phase, equation 1 before and equation 3 after the switch, and embeddings."""
+    def training_losses(self, batch):
+        """Returns the losses `[B]` of the phase, equation 1 before and equation 3 after the switch, and embeddings."""
         embeddings = self(batch["image"], training=True)
         losses = tf.cond(
             self.aggregating.value,
-            lambda: self._aggregation_losses(embeddings, batch["index"]),
+            lambda: self._aggregation_losses(embeddings, batch["index"], batch["valid"]),
             lambda: self.recognition_losses(embeddings, batch["index"]),
         )
-        return tf.reduce_mean(losses), embeddings
+        return losses, embeddings
 
-    def _aggregation_losses(self, embeddings, indices):
+    def _aggregation_losses(self, embeddings, indices, valid):
         losses, close, neighbors = aggregate(
             embeddings,
             self.bank.rows.value,
@@ -134,10 +134,10 @@ class LocalAggregation(InstanceRecognition):
             self.tau,
         )
         close_count = tf.reduce_sum(tf.cast(close, tf.float32), axis=1)  # |C_i ∩ B_i|
-        self.close_mean.update_state(close_count)
-        self.close_min.update_state(close_count)
-        self.empty_fraction.update_state(close_count == 0)
-        self.own_in_background.update_state(tf.reduce_any(is_own_row(neighbors, indices), axis=1))
+        self.close_mean.update_state(close_count, valid)
+        self.close_min.update_state(close_count, valid)
+        self.empty_fraction.update_state(close_count == 0, valid)
+        self.own_in_background.update_state(tf.reduce_any(is_own_row(neighbors, indices), axis=1), valid)
         return losses
 
     def begin_epoch(self, epoch):
@@ -189,8 +189,9 @@ class Least(keras.metrics.Metric):
         super().__init__(name=name)
         self.least = self.add_variable(shape=(), initializer=keras.initializers.Constant(np.inf), name="least")
 
-    def update_state(self, values):
-        """Takes in `values` of any shape."""
+    def update_state(self, values, valid):
+        """Takes in those of `values` `[B]` that are `valid` `[B]` bool."""
+        values = tf.where(valid, values, tf.constant(np.inf, values.dtype))
         self.least.assign(tf.minimum(self.least.value, tf.reduce_min(values)))
 
     def result(self):

@@ -11,10 +11,13 @@ def random_unit_rows(size, dimension, seed):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def last_occurrences(indices):
-    """Returns for each position of `indices` `[B]` the last position that holds the same index, `[B]` int32."""
-    same = indices[:, None] == indices[None, :]
-    return tf.reduce_max(tf.where(same, tf.range(tf.size(indices))[None, :], 0), axis=1)
+def last_occurrences(indices, valid):
+    """Returns for each position of `indices` `[B]` the last `valid` one that holds the same index, `[B]` int32.
+
+    -1 where no valid position `[B]` bool holds it.
+    """
+    same = (indices[:, None] == indices[None, :]) & valid[None, :]
+    return tf.reduce_max(tf.where(same, tf.range(tf.size(indices))[None, :], -1), axis=1)
 
 
 def mixed_rows(old_rows, embeddings, momentum):
@@ -45,11 +48,17 @@ class MemoryBank(keras.layers.Layer):
             aggregation="only_first_replica",
         )
 
-    def update(self, indices, embeddings):
-        """Writes equation 5 for `embeddings` `[B, D]` at `indices` `[B]`; of duplicates the last one counts."""
-        # All duplicates write the last one's row, so the order in which a scatter visits them is irrelevant.
-        embeddings = tf.gather(embeddings, last_occurrences(indices))
+    def update(self, indices, embeddings, valid):
+        """Writes equation 5 for `embeddings` `[B, D]` at `indices` `[B]`; of duplicates the last valid one counts.
+
+        Of pictures that are not `valid` `[B]` bool the rows stay as they are and are no longer `written`: one that
+        went bad takes no further part.
+        """
+        # All duplicates write the same row, so the order in which a scatter visits them is irrelevant.
+        last = last_occurrences(indices, valid)
+        seen = last >= 0
         old_rows = tf.gather(self.rows.value, indices)
+        new_rows = mixed_rows(old_rows, tf.gather(embeddings, tf.maximum(last, 0)), self.momentum)
         positions = indices[:, None]
-        self.rows.value.scatter_nd_update(positions, mixed_rows(old_rows, embeddings, self.momentum))
-        self.written.value.scatter_nd_update(positions, tf.ones_like(indices, tf.bool))
+        self.rows.value.scatter_nd_update(positions, tf.where(seen[:, None], new_rows, old_rows))
+        self.written.value.scatter_nd_update(positions, seen)

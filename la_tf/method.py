@@ -14,10 +14,16 @@ def weight_decay_loss(kernels, weight_decay):
     return weight_decay * tf.add_n([tf.nn.l2_loss(tf.convert_to_tensor(kernel)) for kernel in kernels])
 
 
+def mean_over(losses, valid):
+    """Returns the mean of `losses` `[B]` over the pictures that are `valid` `[B]` bool, 0 where none is."""
+    count = tf.reduce_sum(tf.cast(valid, losses.dtype))
+    return tf.reduce_sum(tf.where(valid, losses, tf.zeros_like(losses))) / tf.maximum(count, 1)
+
+
 class Method(keras.Model):
     """An embedder in training: `compile(optimizer)` and `fit(batches)`, or driven by `la_tf.estimator`.
 
-    A method adds `training_loss`, and `after_step` and `begin_epoch` where it has something to do there.
+    A method adds `training_losses`, and `after_step` and `begin_epoch` where it has something to do there.
     """
 
     def __init__(self, embedder, weight_decay=1e-4, name=None):
@@ -34,9 +40,12 @@ class Method(keras.Model):
         """Does nothing: all variables are made on construction."""
         self.built = True
 
-    def training_loss(self, batch):
-        """Returns the method's own loss of a batch (a scalar) and whatever `after_step` needs to know of it."""
-        raise NotImplementedError(f"{type(self).__name__} has no training_loss")
+    def training_losses(self, batch):
+        """Returns the method's own loss of each picture `[B]` and whatever `after_step` needs to know of the batch.
+
+        Pictures that are not valid need no care here: `train_step` leaves their losses out.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no training_losses")
 
     def after_step(self, batch, remembered):
         """Takes in what the step produced, after the weights moved."""
@@ -47,15 +56,16 @@ class Method(keras.Model):
         return {}
 
     def train_step(self, batch):
-        """Takes one step on a batch (design contract: image, index, label) and returns the running metrics."""
+        """Takes one step on a batch (`data.pipeline`: image, index, label, valid) and returns the running metrics."""
         with tf.GradientTape() as tape:
-            loss, remembered = self.training_loss(batch)
+            losses, remembered = self.training_losses(batch)
+            loss = mean_over(losses, batch["valid"])
             objective = loss + weight_decay_loss(decayed_kernels(self.embedder), self.weight_decay)
             objective = self.optimizer.scale_loss(objective)
         gradients = tape.gradient(objective, self.trainable_weights)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
         self.after_step(batch, remembered)
-        self.loss_mean.update_state(loss)
+        self.loss_mean.update_state(losses, batch["valid"])
         return {metric.name: metric.result() for metric in self.metrics}
 
     @property

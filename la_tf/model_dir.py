@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import importlib.metadata
 import json
 import os
 from pathlib import Path
@@ -44,6 +45,17 @@ def check_identity(path, identity):
         )
 
 
+def versions():
+    """Returns the versions of the packages that a number may depend on."""
+    found = {}
+    for name in ("tensorflow", "keras", "faiss-cpu", "faiss-gpu", "numpy"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # one of the two Faiss packages is always absent
+    return found
+
+
 @contextlib.contextmanager
 def locked(folder):
     """Keeps a second training process out of a model_dir while the block runs; raises UserError when one is in it.
@@ -79,13 +91,17 @@ def read_json(path):
 
 
 def write_json(path, value):
-    """Writes `value` so that the file is either the old one or the new one, never half of it."""
+    """Writes `value` as JSON; the file is whole, as `write_text` has it."""
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def write_text(path, text):
+    """Writes `text` so that the file is either the old one or the new one, never half of it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "w") as file:
-        json.dump(value, file, indent=1)
-        file.write("\n")
+    with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:  # names of files may be any bytes
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)

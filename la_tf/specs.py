@@ -44,7 +44,6 @@ class TrainSpec:
     steps_per_epoch: int
     hooks: tuple = ()  # keras callbacks
     monitor: "EvalSpec | None" = None  # what schedules and exporters select on, evaluated after every epoch
-    explain_input_error: Callable | None = None  # step -> raises an error that names the picture at fault
 
 
 @dataclass(frozen=True)
@@ -55,4 +54,3 @@ class EvalSpec:
     evaluate: Callable[[Any, Any], dict]
     name: str = "test"
     steps: int | None = None  # batches to look at; None: all
-    explain_input_error: Callable | None = None  # raises an error that names the picture at fault

@@ -50,6 +50,8 @@ def closing_table(experiment):
         if known:
             best = max(known, key=lambda record: record[name])
             rows.append((title, f"last {known[-1][name]:.4f}   best {best[name]:.4f} (epoch {best['epoch'] + 1})"))
+    if epochs[-1].get("bad_images"):
+        rows.append(("bad images", f"{epochs[-1]['bad_images']:,} left out: {Path(folder) / 'bad_images.csv'}"))
     rows.append(("time", _duration(training_seconds(folder, experiment.config.data.batch_size))))
     export = newest_export(folder)
     places = [("run", folder), ("metrics", Path(folder) / "metrics.jsonl"), ("export", export or "none")]

@@ -36,13 +36,13 @@ def main():
 
 def evaluate(experiment):
     """Evaluates each checkpoint of the process that trains, until the last one; a finished run's last one as well."""
+    if experiment.no_test_score:
+        raise cli.FlagError(f"--mode=eval: there is nothing to evaluate by: {experiment.no_test_score}")
     experiment.check()
     config = experiment.config.run
     cli.load_tensorflow(config.deterministic)
     from la_tf.estimator import Estimator, follow
 
-    if not experiment.eval_specs():
-        raise cli.FlagError("--mode=eval: the data set has no labelled test split to evaluate on")
     print(f"evaluating the checkpoints of {config.model_dir} as they come", file=sys.stderr)
     estimator = Estimator(experiment.model_fn, experiment.run_config())
     follow(estimator, experiment.eval_specs(), partial(print, file=sys.stderr))

@@ -74,7 +74,7 @@ class TrainingLoop:
         end = min(self.spec.max_steps, (epoch + 1) * self.spec.steps_per_epoch)
         started, images = time.perf_counter(), 0
         while self.step < end:
-            batch = self._next(batches)
+            batch = next(batches)
             self.train_step(batch)
             self.step += 1
             images += int(batch["index"].shape[0])
@@ -121,14 +121,6 @@ class TrainingLoop:
                     f" in a new --model_dir, from scratch or by --warm_start={self.config.model_dir} ({good.name})"
                 )
             raise UserError(f"the loss is {loss} at step {self.step}, learning rate {rate:.2g}: {remedy}")
-
-    def _next(self, batches):
-        try:
-            return next(batches)
-        except tf.errors.OpError:
-            if self.spec.explain_input_error:
-                self.spec.explain_input_error(self.step)  # raises an error that names the picture
-            raise
 
     def _save(self, epoch, logs=None):
         self.estimator.save(

@@ -66,6 +66,17 @@ def test_a_test_folder_with_classes_comes_before_one_without(tmp_path):
     assert opened(tmp_path).test.names[0] == "val/ant/0.png"
 
 
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
+    root = tmp_path / "pictures"
+    write_folder(root / "train", count=1)
+    write(tmp_path / "elsewhere" / "far" / "7.png", smooth(7, 20, 20))
+    (root / "train" / "ant" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(root / "train" / "ant")
+    (root / "train" / "bee" / "up").symlink_to(root)
+    (root / "train" / "bee" / "same").symlink_to(root / "train" / "bee")
+    assert list(opened(root).train.names) == ["train/ant/0.png", "train/ant/linked/far/7.png", "train/bee/0.png"]
+
+
 def test_a_missing_folder_is_named(tmp_path):
     assert str(tmp_path / "nowhere") in error_of(tmp_path / "nowhere")
 

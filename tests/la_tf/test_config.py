@@ -216,7 +216,7 @@ def test_what_is_learned_and_how_may_not(other):
 
 def test_every_method_by_name_is_there():
     for name in METHODS:
-        assert callable(method_class(name).training_loss)
+        assert callable(method_class(name).training_losses)
 
 
 def test_configs_cannot_be_changed_in_place():

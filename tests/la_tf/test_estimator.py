@@ -47,6 +47,7 @@ def input_fn(mode, context):
             "image": tf.constant(IMAGES[indices]),
             "index": tf.constant(indices, tf.int64),
             "label": tf.constant(indices % 3, tf.int64),
+            "valid": tf.fill([8], True),
         }
         step += 1
 
@@ -71,6 +72,17 @@ def test_predict_yields_every_picture_with_its_index_and_unit_embedding(tmp_path
     kernel, bias = (weight.numpy().astype(np.float64) for weight in run.model.embedder.weights)
     wanted = unit(IMAGES.astype(np.float64).mean(axis=(1, 2)) @ kernel + bias)
     np.testing.assert_allclose(np.stack([item["embedding"] for item in found]), wanted, atol=1e-6)
+
+
+def test_predict_leaves_out_what_is_not_valid(tmp_path):
+    def with_holes(mode, context):
+        for batch in input_fn(mode, context):
+            yield {**batch, "valid": batch["index"] % 5 != 2}
+
+    whole, found = (list(estimator(tmp_path).predict(source)) for source in (input_fn, with_holes))
+    assert [item["index"] for item in found] == [i for i in range(N) if i % 5 != 2]
+    for item in found:
+        np.testing.assert_array_equal(item["embedding"], whole[item["index"]]["embedding"])
 
 
 def test_predict_is_by_the_newest_checkpoint(tmp_path):

@@ -119,13 +119,15 @@ class ModelWithBank:
         return tf.reshape(images, [tf.shape(images)[0], -1])[:, :D]
 
 
-def batches_of(rows, labels, size):
+def batches_of(rows, labels, size, valid=None):
+    valid = np.ones(len(rows), bool) if valid is None else valid
     for start in range(0, len(rows), size):
         part = slice(start, start + size)
         yield {
             "image": tf.constant(rows[part].reshape(-1, 2, 2, D // 4)),
             "index": tf.range(len(rows), dtype=tf.int64)[part],
             "label": tf.constant(labels[part], tf.int64),
+            "valid": tf.constant(valid[part]),
         }
 
 
@@ -135,6 +137,23 @@ def test_embedding_joins_all_batches_the_smaller_last_one_included():
     embeddings, indices, found = embed(model, batches_of(queries, labels[:40], 16))
     np.testing.assert_array_equal(embeddings, queries)
     assert indices.tolist() == list(range(40)) and found.tolist() == labels[:40].tolist()
+
+
+def test_masked_queries_are_neither_embedded_nor_judged():
+    queries, bank, labels = case()
+    model = ModelWithBank(bank, np.ones(120, bool))
+    valid = np.arange(40) % 7 != 3
+    masked = np.where(valid[:, None], queries, queries[0])  # as the pipeline does: a copy of another picture
+    embeddings, indices, found = embed(model, batches_of(masked, labels[:40], 16, valid))
+    np.testing.assert_array_equal(embeddings, queries[valid])
+    assert indices.tolist() == np.flatnonzero(valid).tolist() and found.tolist() == labels[:40][valid].tolist()
+
+    votes = brute_force(queries, bank, labels, 9, 0.07, 5)
+    truth = np.where(valid, votes.argmax(axis=1), (votes.argmax(axis=1) + 1) % 5)  # the masked ones would be wrong
+    evaluate = KnnEvaluation("score", labels, classes=5, neighbors=9)
+    assert evaluate(model, batches_of(queries, truth, 16, valid)) == {"score": 1.0}
+    assert evaluate(model, batches_of(queries, truth, 16)) == {"score": pytest.approx(valid.mean())}
+    assert evaluate(model, batches_of(queries, truth, 16, np.zeros(40, bool))) == {"score": 0.0}
 
 
 def test_evaluation_hears_only_written_rows_that_are_not_silent_and_judges_only_labelled_pictures():

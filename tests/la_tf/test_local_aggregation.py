@@ -12,6 +12,7 @@ from la_tf.embedding import UnitLength
 from la_tf.instance_recognition import InstanceRecognition, instance_recognition_loss
 from la_tf.local_aggregation import LocalAggregation, aggregate
 from la_tf.memory_bank import last_occurrences
+from la_tf.method import mean_over
 from la_tf.neighbors import background_neighbors, similarities
 from tests.la_tf import reference
 
@@ -158,28 +159,40 @@ def tiny_method(method, **arguments):
     return model
 
 
-def batch_with_duplicates(seed=0):
+def batch_with_duplicates(seed=0, masked=()):
+    """Eight pictures; in place of the masked ones a copy of a valid one, as the pipeline puts there."""
     images = np.random.default_rng(seed).random((8, 4, 4, 3), np.float32)
     indices = np.array([3, 9, 3, 17, 0, 3, 39, 9])
+    valid = ~np.isin(np.arange(8), list(masked))
+    images[~valid] = images[valid.argmax()]
     return {
         "image": tf.constant(images),
         "index": tf.constant(indices),
         "label": tf.fill([8], tf.constant(-1, tf.int64)),
+        "valid": tf.constant(valid),
     }
 
 
 LA = {"background_k": 12, "clusters": 5, "clusterings": 2, "warmup_epochs": 0}
 
 
+def whole_bank(model):
+    """Makes a model with LA begun: every row written, clusters found."""
+    model.bank.written.assign(np.ones(40, bool))
+    model.renew_clusters()
+    return model
+
+
+# Indices 3, 9, 3, 17, 0, 3, 39, 9. Masked: the last of three and the last of two duplicates, and a picture alone.
+@pytest.mark.parametrize("masked", [[], [5, 6, 7], [0, 1, 4]])
 @pytest.mark.parametrize("phase", ["ir", "la"])
-def test_a_step_moves_the_weights_by_the_old_bank_and_the_bank_by_equation_5(phase):
+def test_a_step_moves_the_weights_by_the_old_bank_and_the_bank_by_equation_5(phase, masked):
     model = tiny_method(LocalAggregation, **LA)
     if phase == "la":
-        model.bank.written.assign(np.ones(40, bool))
-        model.renew_clusters()
-    batch = batch_with_duplicates()
-    indices = batch["index"].numpy()
-    bank = model.bank.rows.numpy().astype(np.float64)
+        whole_bank(model)
+    batch = batch_with_duplicates(masked=masked)
+    indices, valid = batch["index"].numpy(), batch["valid"].numpy()
+    bank, count = model.bank.rows.numpy().astype(np.float64), valid.sum()
     kernel, bias = (weight.numpy().astype(np.float64) for weight in model.embedder.weights)
     pixels = batch["image"].numpy().astype(np.float64).mean(axis=(1, 2))
     inputs = np.concatenate([pixels, np.ones((8, 1))], axis=1)
@@ -187,30 +200,130 @@ def test_a_step_moves_the_weights_by_the_old_bank_and_the_bank_by_equation_5(pha
     embeddings = reference.unit(inputs @ affine)
 
     def losses_and_gradients(rows):
+        """Of the valid pictures, as if there were no others."""
         if phase == "ir":
-            return reference.instance_recognition(embeddings, rows, indices, 0.07)
+            return reference.instance_recognition(embeddings[valid], rows, indices[valid], 0.07)
         labels, written = model.cluster_labels.numpy(), np.ones(40, bool)
-        return reference.local_aggregation(embeddings, rows, written, indices, labels, 12, 0.07)
+        return reference.local_aggregation(embeddings[valid], rows, written, indices[valid], labels, 12, 0.07)
 
     losses, gradients = losses_and_gradients(bank)
-    wanted_bank = reference.bank_after(bank, indices, embeddings, 0.5)
+    wanted_bank = reference.bank_after(bank, indices[valid], embeddings[valid], 0.5)
     losses_of_new_bank, _ = losses_and_gradients(wanted_bank)
     assert abs(losses.mean() - losses_of_new_bank.mean()) > 0.1, "the two banks must be told apart"
+    before = model.bank.rows.numpy()
 
     logs = tf.function(model.train_step)(batch)
 
     assert float(logs["loss"]) == pytest.approx(losses.mean(), rel=1e-5)
-    by_affine = reference.through_unit_linear(inputs, affine, gradients / 8)
+    by_affine = reference.through_unit_linear(inputs[valid], affine, gradients / count)
     wanted_kernel = kernel - 0.5 * (by_affine[:3] + 0.01 * kernel)  # lambda · w on the kernel
     wanted_bias = bias - 0.5 * by_affine[3]  # and none on the bias
     assert np.abs(model.embedder.weights[0].numpy() - wanted_kernel).max() < 1e-5
     assert np.abs(model.embedder.weights[1].numpy() - wanted_bias).max() < 1e-5
     assert np.abs(model.bank.rows.numpy() - wanted_bank).max() < 1e-6
-    assert set(np.flatnonzero(model.bank.written.numpy())) == (set(indices) if phase == "ir" else set(range(40)))
+    untouched = sorted(set(range(40)) - set(indices[valid]))
+    np.testing.assert_array_equal(model.bank.rows.numpy()[untouched], before[untouched])
+    seen, bad = set(indices[valid]), set(indices) - set(indices[valid])
+    written = seen if phase == "ir" else set(range(40)) - bad
+    assert set(np.flatnonzero(model.bank.written.numpy())) == written
 
 
-def test_of_duplicates_the_last_position_counts():
-    assert last_occurrences(tf.constant([4, 7, 4, 9, 7, 4])).numpy().tolist() == [5, 4, 5, 3, 4, 5]
+@pytest.mark.parametrize("phase", ["ir", "la"])
+def test_a_step_is_the_step_on_the_valid_pictures_alone(phase):
+    batch = batch_with_duplicates(masked=[0, 5, 6])
+    alone = {name: tensor[batch["valid"]] for name, tensor in batch.items()}
+    models = [tiny_method(LocalAggregation, **LA) for _ in range(2)]
+    for model in models if phase == "la" else ():
+        whole_bank(model)
+        rows, labels = model.bank.rows.numpy(), model.cluster_labels.numpy()
+        rows[39], labels[39] = -model(batch["image"]).numpy()[6], 99  # far from itself and alone: C ∩ B is empty
+        model.bank.rows.assign(rows)
+        model.cluster_labels.assign(labels)
+    logs = [tf.function(model.train_step)(each) for model, each in zip(models, (batch, alone), strict=True)]
+    assert logs[0].keys() == logs[1].keys() >= {"loss", "close_mean", "close_min", "own_in_background"}
+    for name, value in logs[0].items():
+        assert float(value) == pytest.approx(float(logs[1][name]), rel=1e-6), name
+    assert float(logs[0]["empty_fraction"]) == 0
+    for masked, wanted in zip(models[0].trainable_weights, models[1].trainable_weights, strict=True):
+        np.testing.assert_allclose(masked.numpy(), wanted.numpy(), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(models[0].bank.rows.numpy(), models[1].bank.rows.numpy(), rtol=1e-5, atol=1e-7)
+
+
+def test_the_loss_is_a_mean_over_valid_pictures_and_0_without_any():
+    losses = tf.constant([1.0, 5.0, 3.0, 7.0])
+    assert float(mean_over(losses, tf.constant([True, False, True, False]))) == 2
+    assert float(mean_over(losses, tf.fill([4], True))) == 4
+    assert float(mean_over(losses, tf.fill([4], False))) == 0
+
+
+@pytest.mark.parametrize("phase", ["ir", "la"])
+def test_a_batch_without_a_valid_picture_costs_nothing_and_leaves_weight_decay_alone(phase):
+    model = tiny_method(LocalAggregation, **LA)
+    whole_bank(model)
+    model.aggregating.assign(phase == "la")
+    batch = {**batch_with_duplicates(masked=range(8)), "image": tf.zeros([8, 4, 4, 3])}
+    kernel, bias = (weight.numpy() for weight in model.embedder.weights)
+    rows = model.bank.rows.numpy()
+    logs = tf.function(model.train_step)(batch)
+    assert float(logs["loss"]) == 0
+    np.testing.assert_allclose(model.embedder.weights[0].numpy(), kernel * (1 - 0.5 * 0.01), rtol=1e-6)
+    np.testing.assert_array_equal(model.embedder.weights[1].numpy(), bias)
+    np.testing.assert_array_equal(model.bank.rows.numpy(), rows)
+    assert set(np.flatnonzero(~model.bank.written.numpy())) == set(batch["index"].numpy())
+
+
+def test_a_picture_that_went_bad_is_in_no_background_and_no_cluster_any_more():
+    model = tiny_method(LocalAggregation, **LA)
+    model.optimizer.learning_rate = 0.0
+    batch = batch_with_duplicates(seed=1)
+    embeddings = model(batch["image"]).numpy()
+    rows = model.bank.rows.numpy()
+    rows[[17, 39]] = embeddings[:2]  # near, so that they are in B
+    model.bank.rows.assign(rows)
+    whole_bank(model)
+    model.train_step(batch_with_duplicates(masked=[3, 6]))  # pictures 17 and 39
+    bank, labels = model.bank.rows.numpy().astype(np.float64), model.cluster_labels.numpy()
+    indices = np.where(np.isin(batch["index"], [17, 39]), 0, batch["index"])
+    all_rows = np.ones(40, bool)
+    without = ~np.isin(np.arange(40), [17, 39])
+    losses, _ = reference.local_aggregation(embeddings, bank, without, indices, labels, 12, 0.07)
+    with_them, _ = reference.local_aggregation(embeddings, bank, all_rows, indices, labels, 12, 0.07)
+    assert abs(losses.mean() - with_them.mean()) > 1e-3
+    model.reset_metrics()
+    logs = model.train_step({**batch, "index": tf.constant(indices)})
+    assert float(logs["loss"]) == pytest.approx(losses.mean(), rel=1e-5)
+    model.renew_clusters()
+    assert ((model.cluster_labels.numpy() >= 0).all(axis=1) == without).all()
+
+
+def test_the_running_metrics_are_means_over_all_valid_pictures_however_they_are_spread():
+    few, many = batch_with_duplicates(seed=1, masked=range(1, 8)), batch_with_duplicates(seed=2, masked=[4])
+
+    def running(*batches):
+        model = whole_bank(tiny_method(LocalAggregation, **LA))
+        model.optimizer.learning_rate = 0.0
+        for batch in batches:
+            logs = model.train_step(batch)
+        return {name: float(value) for name, value in logs.items()}
+
+    first = running(few)
+    model = whole_bank(tiny_method(LocalAggregation, **LA))
+    model.optimizer.learning_rate = 0.0
+    model.train_step(few)
+    model.reset_metrics()
+    second = {name: float(value) for name, value in model.train_step(many).items()}
+    both = running(few, many)
+    for name in ("loss", "close_mean", "empty_fraction", "own_in_background"):
+        assert both[name] == pytest.approx((1 * first[name] + 7 * second[name]) / 8), name
+    assert abs(first["loss"] - second["loss"]) > 0.01
+    assert both["close_min"] == min(first["close_min"], second["close_min"])
+
+
+def test_of_duplicates_the_last_valid_position_counts():
+    indices = tf.constant([4, 7, 4, 9, 7, 4])
+    assert last_occurrences(indices, tf.fill([6], True)).numpy().tolist() == [5, 4, 5, 3, 4, 5]
+    valid = tf.constant([True, True, True, False, True, False])
+    assert last_occurrences(indices, valid).numpy().tolist() == [2, 4, 2, -1, 4, 2]
 
 
 def test_a_new_bank_is_random_unit_rows_and_none_is_written():

@@ -52,6 +52,13 @@ def test_the_table_names_last_and_best_and_where_everything_lies(tmp_path):
     assert (result["step"], result["knn_top1"], result["export"]) == (20, 0.5, str(export))
 
 
+def test_the_table_tells_bad_pictures_where_there_are_any(tmp_path):
+    write(tmp_path, line(10, 0, bad_images=0))
+    assert "bad images" not in closing_table(experiment(tmp_path))
+    write(tmp_path, line(20, 1, bad_images=1234))
+    assert f"1,234 left out: {tmp_path / 'bad_images.csv'}" in closing_table(experiment(tmp_path))
+
+
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_run_without_an_epoch_has_a_result_too(tmp_path, finished):
     assert "no epoch" in closing_table(experiment(tmp_path, finished))

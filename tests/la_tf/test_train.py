@@ -82,6 +82,7 @@ def test_the_metrics_follow_the_phases(finished):
     epochs = [line for line in lines(folder) if "knn_top1" in line]
     assert [line["step"] for line in epochs] == [STEPS // 3, 2 * STEPS // 3, STEPS]
     assert [line["phase"] for line in epochs] == ["ir", "la", "la"]
+    assert all(line["bad_images"] == 0 for line in lines(folder)) and not (folder / "bad_images.csv").exists()
     assert "close_mean" not in epochs[0] and "nmi_previous" not in epochs[1]
     assert {
         "loss", "learning_rate", "close_mean", "close_min", "empty_fraction", "own_in_background", "close_skewness",
@@ -199,7 +200,7 @@ def test_an_evaluator_that_comes_when_training_is_over_evaluates_the_end(tmp_pat
     assert "knn_top1" not in result_of(run("la_tf.train", *flags, "--mode=train"))
     evaluated = result_of(run("la_tf.train", *flags, "--mode=eval"))
     (seen,) = lines(tmp_path / "run" / "eval_test")
-    assert seen == {"step": STEPS // 3, "knn_top1": evaluated["knn_top1"]}
+    assert seen == {"step": STEPS // 3, "knn_top1": evaluated["knn_top1"], "bad_images": 0}
 
 
 @pytest.mark.slow
