@@ -51,7 +51,7 @@ class Changes(NamedTuple):
     crops: tf.Tensor  # [B, CROP_TRIES, 2]: height and width of each try, as parts of sqrt(height * width)
     corner: tf.Tensor  # [B, 2]: top and left, as parts of the room there is
     mirrored: tf.Tensor  # [B] bool
-    colour: tf.Tensor  # [B, 3, 3]: a pixel (r, g, b) of 0 to 255 becomes (r, g, b) @ colour, in [0, 1], ...
+    colour: tf.Tensor  # [B, 3 P, 3 P]: P pixels (r, g, b, r, ...) of 0 to 255 become pixels @ colour, in [0, 1], ...
     mean_colour: tf.Tensor  # [B, 3, 3]: ... plus the mean of all (r, g, b) @ mean_colour
     blur: tf.Tensor  # [B]: sigma of a Gaussian, px of the view; 0 for none
     matrix: tf.Tensor  # [B, 2, 2] and ...
@@ -67,7 +67,8 @@ def changes(draws, augmentation: Augmentation) -> Changes:
         crops=_crops(draws, augmentation),
         corner=draws[:, Draw.CROP_TOP : Draw.CROP_LEFT + 1],
         mirrored=(draws[:, Draw.FLIP] < 0.5) & augmentation.flip,
-        colour=contrast * colour,  # contrast about the mean of each channel commutes with the linear map
+        # Contrast about the mean of each channel commutes with the linear map.
+        colour=_block_diagonal(contrast * colour, _pixels_at_once(augmentation.image_size**2)),
         mean_colour=(1 - contrast) * colour,
         blur=_blur_sigma(draws, augmentation),
         matrix=matrix,
@@ -253,16 +254,24 @@ def _colour(draws, augmentation: Augmentation):
     return tf.linalg.matrix_transpose(from_yiq @ tf.reshape(in_yiq, [-1, 3, 3]) @ to_yiq)
 
 
+def _pixels_at_once(pixels: int) -> int:
+    """A last dimension of 3 makes TensorFlow several times slower: up to eight pixels are multiplied at a time."""
+    return math.gcd(pixels, 8)
+
+
+def _block_diagonal(matrices, times: int):
+    """[B, 3 times, 3 times] with each of `matrices` [B, 3, 3] so many times along the diagonal."""
+    blocks = tf.eye(times)[:, None, :, None] * matrices[:, None, :, None, :]
+    return tf.reshape(blocks, [-1, 3 * times, 3 * times])
+
+
 def recolour(views, change: Changes):
     """x @ colour + (mean of x) @ mean_colour, from 0 .. 255 to [0, 1], clipped."""
     height, width = views.shape[1:3]
-    # A last dimension of 3 makes TensorFlow several times slower, so the product goes by eight pixels at a time with a
-    # block diagonal matrix; and its other products leave narrow matrices to oneDNN, which takes twice as long.
-    pixels = math.gcd(height * width, 8)
-    blocks = tf.eye(pixels)[:, None, :, None] * change.colour[:, None, :, None, :]
-    blocks = tf.reshape(blocks, [-1, pixels * 3, pixels * 3])
+    pixels = change.colour.shape[1] // 3
     by_pixels = tf.reshape(views, [-1, height * width // pixels, pixels * 3])
-    mixed = tf.raw_ops.BatchMatMulV3(x=by_pixels, y=blocks, Tout=tf.float32)
+    # TensorFlow's other products leave narrow matrices to oneDNN, which takes twice as long.
+    mixed = tf.raw_ops.BatchMatMulV3(x=by_pixels, y=change.colour, Tout=tf.float32)
     ones = tf.ones([1, 1, height * width // pixels])
     sums = tf.raw_ops.BatchMatMulV3(x=ones, y=by_pixels, Tout=tf.float32)
     mean = tf.reduce_sum(tf.reshape(sums, [-1, pixels, 3]), axis=1) / (height * width)

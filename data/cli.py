@@ -59,7 +59,7 @@ def _leave(error):
 
 def load_tensorflow(deterministic=False):
     """Imports TensorFlow, once the flags are known to be good, quietly and with the CPU kernels that fit."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors come as exceptions; a bad picture is named once
     if deterministic:
         os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"  # its sums depend on where a buffer happens to lie in memory
     else:
