@@ -5,7 +5,6 @@ The training view of Instance Recognition (crop, resize, grey, jitter, mirror) o
 TensorFlow's JPEG decoder alone.
 """
 
-import io
 import multiprocessing
 import os
 import statistics
@@ -13,6 +12,7 @@ import sys
 import tempfile
 import time
 from multiprocessing import shared_memory
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -142,7 +142,7 @@ def decoder_alone(paths, boxes):
     """Endless batches of nothing but tf.io.decode_and_crop_jpeg, of pictures in memory (boxes None: decode_jpeg)."""
     import tensorflow as tf
 
-    data = tf.constant([open(path, "rb").read() for path in paths])
+    data = tf.constant([Path(path).read_bytes() for path in paths])
     boxes = None if boxes is None else tf.constant(boxes)
 
     def decoded(i):

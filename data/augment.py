@@ -307,7 +307,7 @@ def gaussian_blur(views, sigma, largest: float):
                 for k in range(2 * radius + 1)
             ]
         )
-    return views
+    return tf.minimum(views, 1)  # weights that add up to a rounding error more than 1
 
 
 # --- whole views ---------------------------------------------------------------------------------------------------
@@ -341,7 +341,7 @@ def evaluation_view(pictures, kind: str, image_size: int):
     count = tf.shape(pictures)[0]
     if kind == "digits":
         still = changes(tf.zeros([count, Draw.COUNT]), Augmentation(image_size))
-        return warp(pictures, still, image_size) / 255
+        return tf.minimum(warp(pictures, still, image_size) / 255, 1)  # rounding errors again
     heights, widths = (tf.fill([count], side) for side in pictures.shape[1:3])
     return crop_and_resize(pictures, central_boxes(heights, widths, image_size), image_size) / 255
 

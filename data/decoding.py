@@ -25,8 +25,8 @@ def decode_and_crop(data, boxes):
     Heights and widths are those of the upright picture.  JPEG is decoded only where the box is.
     """
     is_jpeg = tf.strings.substr(data, 0, 3) == _JPEG
-    # A JPEG that is cut short decodes without complaint where the box ends above the cut; so it has to end as it should.
-    plain = is_jpeg & (tf.strings.substr(data, -2, 2) == _END_OF_JPEG) & ~tf.reduce_any(_is_exif(data))
+    # A JPEG that is cut short decodes without complaint where the box ends above the cut: it has to end as it should.
+    plain = is_jpeg & _ends_as_jpeg(data) & ~tf.reduce_any(_is_exif(data))
 
     def plain_jpeg():
         sides = tf.io.extract_jpeg_shape(data)[:2]
@@ -73,16 +73,23 @@ def _jpeg(data, boxes):
     # One that does not end as it should is decoded whole: that fails if pixels are missing, and not if something was
     # merely appended.
     picture = tf.cond(
-        tf.strings.substr(data, -2, 2) == _END_OF_JPEG,
+        _ends_as_jpeg(data),
         lambda: tf.io.decode_and_crop_jpeg(data, box, channels=3),
         lambda: _cut(tf.io.decode_jpeg(data, channels=3), box),
     )
     return tf.cond(tag > 1, lambda: _turned(picture, tag), lambda: picture)
 
 
+# A place beyond the end of `data` would be an error, whose message quotes the data: Python trips over such a message.
+
+
 def _is_exif(data):
-    """[2] bool: at which of the two places the word is.  Shorter than these no picture is whole: substr may fail."""
-    return tf.stack([tf.strings.substr(data, place, 4) == b"Exif" for place in _EXIF_PLACES])
+    """[2] bool: at which of the two places the word is."""
+    return tf.strings.substr(data, tf.minimum(_EXIF_PLACES, tf.strings.length(data)), [4, 4]) == b"Exif"
+
+
+def _ends_as_jpeg(data):
+    return tf.strings.substr(data, tf.maximum(tf.strings.length(data) - 2, 0), 2) == _END_OF_JPEG
 
 
 # Orientation 2 to 8: the upright picture is the stored one transposed (5 to 8), then mirrored, then overturned.

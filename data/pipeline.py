@@ -53,8 +53,6 @@ def training_batches(
     part i of n of each batch, B = batch_size / n.  `workers` 0: automatic.  Raises FlagError for a batch that does
     not fit.
     """
-    several = not isinstance(views, Augmentation)
-    augmentations = tuple(views) if several else (views,)
     per_epoch = steps_per_epoch(split, batch_size)
     part = _part(batch_size, shard)
     first_epoch, first_place = divmod(first_step, per_epoch)
@@ -65,28 +63,19 @@ def training_batches(
         rows = tf.reshape(order, [per_epoch, batch_size])[:, part]
         return tf.data.Dataset.from_tensor_slices((tf.fill([per_epoch], epoch), rows))
 
-    @_as_it_is
-    def with_changes(epoch, rows):
-        numbers = [draws.uniforms(seed, epoch, rows, v, augment.Draw.COUNT) for v in range(len(augmentations))]
-        return rows, tuple(map(augment.changes, numbers, augmentations))
-
-    def of_batch(pictures, changes):
-        return tuple(augment.training_view(pictures, *each) for each in zip(changes, augmentations, strict=True))
-
-    def of_one(data, changes):
-        if several:  # decoded once: the views overlap
-            whole = decoding.decode(data)
-            cut = lambda boxes: augment.cut_out(whole, boxes)  # noqa: E731
-        else:
-            cut = lambda boxes: decoding.decode_and_crop(data, boxes)  # noqa: E731
-        return tuple(_training_view(cut, *each) for each in zip(changes, augmentations, strict=True))
-
     with tf.device("/CPU:0"):
         steps = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max).flat_map(epoch_steps).skip(first_place)
         # The order of the next epoch of a million pictures takes a quarter of a second: found while these are used.
-        steps = steps.prefetch(8).map(with_changes)
-        image_size = max(augmentation.image_size for augmentation in augmentations)
-        return _batches(split, steps, image_size, of_batch, of_one, several, workers)
+        return _training_views(split, steps.prefetch(8), views, seed, workers)
+
+
+def views_of(
+    split: Split, rows: np.ndarray, views: Augmentation | Sequence[Augmentation], seed: int, epochs: int
+) -> tf.data.Dataset:
+    """What `training_batches` makes of `rows` [n] in the first epochs, in batches of n: one of each epoch."""
+    rows = tf.constant(rows, tf.int64)
+    with tf.device("/CPU:0"):
+        return _training_views(split, tf.data.Dataset.range(epochs).map(lambda epoch: (epoch, rows)), views, seed, 0)
 
 
 def evaluation_batches(
@@ -128,6 +117,31 @@ def _part(batch_size, shard):
         raise FlagError(f"--batch_size={batch_size}: cannot be split evenly over {count} input pipelines")
     size = batch_size // count
     return slice(index * size, (index + 1) * size)
+
+
+def _training_views(split, steps, views, seed, workers):
+    """Batches of training views for `steps` of (epoch, rows [B])."""
+    several = not isinstance(views, Augmentation)
+    augmentations = tuple(views) if several else (views,)
+    image_size = max(augmentation.image_size for augmentation in augmentations)
+
+    @_as_it_is
+    def with_changes(epoch, rows):
+        numbers = [draws.uniforms(seed, epoch, rows, v, augment.Draw.COUNT) for v in range(len(augmentations))]
+        return rows, tuple(map(augment.changes, numbers, augmentations))
+
+    def of_batch(pictures, changes):
+        return tuple(augment.training_view(pictures, *each) for each in zip(changes, augmentations, strict=True))
+
+    def of_one(data, changes):
+        if several:  # decoded once: the views overlap
+            whole = decoding.decode(data)
+            cut = lambda boxes: augment.cut_out(whole, boxes)  # noqa: E731
+        else:
+            cut = lambda boxes: decoding.decode_and_crop(data, boxes)  # noqa: E731
+        return tuple(_training_view(cut, *each) for each in zip(changes, augmentations, strict=True))
+
+    return _batches(split, steps.map(with_changes), image_size, of_batch, of_one, several, workers)
 
 
 def _batches(split, steps, image_size, of_batch, of_one, several, workers):

@@ -34,7 +34,7 @@ _THREADS = 4
 @dataclass(eq=False)
 class Shard:
     """What one file holds: `rows` ROW [n], label and index -1 where there is none; `problems` {number of a record that
-    cannot be read: why, as in "has no field ..."}; `fields`, the names in the first record that can."""
+    cannot be read: why, as in "has no field ..."}; `fields`, the names in those that can, in whichever."""
 
     rows: np.ndarray
     problems: dict[int, str]
@@ -82,7 +82,7 @@ def list_shard(path: str, count: int | None = None, old: Shard | None = None) ->
                 f"{path}: is compressed, and the records of such files cannot be read in any order; "
                 "rewrite it uncompressed, or with data.build_tfrecords"
             )
-        rows, problems, fields = [], {}, []
+        rows, problems, fields = [], {}, set()
         for record, (position, end) in enumerate(frames(buffer, known, count)):
             try:
                 if end is None:
@@ -90,11 +90,11 @@ def list_shard(path: str, count: int | None = None, old: Shard | None = None) ->
                 found = features(buffer, position + HEADER, end - FOOTER)
                 begin, length, label, index = _picture(buffer, found)
                 rows.append((position, begin - position - HEADER, length, label, index))
-                fields = fields or sorted(name.decode(errors="replace") for name in found)
+                fields.update(found)
             except ValueError as error:
                 problems[record] = str(error)
                 rows.append((position, 0, 0, -1, -1))
-    return Shard(np.array(rows, ROW), problems, fields)
+    return Shard(np.array(rows, ROW), problems, sorted(name.decode(errors="replace") for name in fields))
 
 
 def _picture(buffer, found):

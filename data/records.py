@@ -97,20 +97,23 @@ def open_tfrecord(spec: str, pattern: str, first_label: int | None = None) -> Da
     shards = list_shards(paths, counts)
     if first_label is None:
         first_label = told_first_label(shards)
-    train = _split(spec, "train", paths, shards, first_label)
-    test = test_paths and _split(spec, "test", test_paths, list_shards(test_paths, counts), first_label)
+    classes = len(class_names)
+    train = _split(spec, "train", paths, shards, first_label, classes)
+    test = test_paths and _split(spec, "test", test_paths, list_shards(test_paths, counts), first_label, classes)
     return DataSet(spec, class_names, train, test)
 
 
-def record_split(spec: str, name: str, paths: list[str], counts: dict[str, int] | None = None) -> Split:
+def record_split(
+    spec: str, name: str, paths: list[str], counts: dict[str, int] | None = None, classes: int = 0
+) -> Split:
     """A split of all records of the files, in that order, with the labels as they are; `counts` says how many records
-    a file holds, where this is known.  Raises UserError as `open_tfrecord`."""
-    return _split(spec, name, paths, list_shards(paths, counts), 0)
+    a file holds, `classes` how many classes there are, where this is known.  Raises UserError as `open_tfrecord`."""
+    return _split(spec, name, paths, list_shards(paths, counts), 0, classes)
 
 
 def told_first_label(shards: list[Shard]) -> int:
     """1 for records of TensorFlow's classic ImageNet script, which has classes 1..1000 and a synset; else 0."""
-    fields = next((shard.fields for shard in shards if shard.fields), [])
+    fields = {name for shard in shards for name in shard.fields}
     if "image/class/synset" not in fields or "image/index" in fields:
         return 0
     labels = np.concatenate([shard.rows["label"] for shard in shards])
@@ -135,7 +138,7 @@ def row_order(index: np.ndarray, lost: np.ndarray) -> np.ndarray:
     return order
 
 
-def _split(spec, name, paths, shards, first_label):
+def _split(spec, name, paths, shards, first_label, classes):
     counts = [len(shard.rows) for shard in shards]
     rows = np.concatenate([shard.rows for shard in shards])
     number = np.repeat(np.arange(len(paths), dtype=np.int32), counts)
@@ -147,9 +150,11 @@ def _split(spec, name, paths, shards, first_label):
     lost[list(problems)] = True
     labels = rows["label"].copy()
     labels[labels != -1] -= first_label
-    unheard_of = np.flatnonzero((labels >= MAX_LABEL) | (labels < -1) | ((labels == -1) & (rows["label"] != -1)))
+    limit = classes or MAX_LABEL
+    unheard_of = np.flatnonzero((labels >= limit) | (labels < -1) | ((labels == -1) & (rows["label"] != -1)))
     for row in unheard_of.tolist():
-        problems[row] = f"has the label {rows['label'][row]}, where they count from {first_label}"
+        last = f" to {first_label + classes - 1}" if classes else ""
+        problems[row] = f"has the label {rows['label'][row]}, where they count from {first_label}{last}"
     if not len(rows):
         raise UserError(f"{paths[0]}: no records in {'it' if len(paths) == 1 else f'{len(paths)} files'}")
     if len(problems) == len(rows):

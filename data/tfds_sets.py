@@ -32,15 +32,15 @@ def open_tfds(spec: str, name: str, data_dir: str | None, train_split: str = "tr
         raise UserError(_how_to_prepare(spec, name, data_dir, builder))
     splits = {split: info for split, info in builder.info.splits.items() if info.num_examples}
     parts = _parts(spec, train_split, splits)
-    tests = {split: _split(spec, "test", [splits[split]]) for split in TEST_SPLITS if split in splits}
+    features = builder.info.features
+    names = tuple(getattr(features["label"], "names", None) or ()) if "label" in features else ()
+    tests = {split: _split(spec, "test", [splits[split]], len(names)) for split in TEST_SPLITS if split in splits}
     labelled = [split for split in tests if tests[split].labels.max() >= 0]
     test = next(iter([*labelled, *tests]), None)
     if test in parts or "test" in parts:
         raise FlagError(f"--tfds_split={train_split}: {test or 'test'} is the test split, which is not trained on")
-    features = builder.info.features
-    names = getattr(features["label"], "names", None) if "label" in features else None
-    train = _split(spec, "train", [splits[part] for part in parts])
-    return DataSet(spec, tuple(names or ()), train, tests.get(test))
+    train = _split(spec, "train", [splits[part] for part in parts], len(names))
+    return DataSet(spec, names, train, tests.get(test))
 
 
 def _parts(spec, train_split, splits):
@@ -56,7 +56,7 @@ def _parts(spec, train_split, splits):
     return parts
 
 
-def _split(spec, name, infos):
+def _split(spec, name, infos, classes):
     """The records of some of the set's splits, one after the other."""
     counts = {}
     for info in infos:
@@ -64,7 +64,7 @@ def _split(spec, name, infos):
     strange = next((path for path in counts if "tfrecord" not in os.path.basename(path)), None)
     if strange:
         raise UserError(f"{strange}: not a TFRecord file; prepare the set with --file_format=tfrecord")
-    return record_split(spec, name, list(counts), counts)
+    return record_split(spec, name, list(counts), counts, classes)
 
 
 def _how_to_prepare(spec, name, data_dir, builder):

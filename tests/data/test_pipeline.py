@@ -1,225 +1,482 @@
 """If these fail, a resumed run is another run, a picture has two indices, or training and evaluation disagree."""
 
+import functools
 import itertools
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from data import pipeline, reading
-from data.augment import Draw, training_view
-from data.augmentation import augmentation_for
-from data.draws import epoch_order_numpy, uniforms
-from data.errors import FlagError, UserError
-from data.pipeline import batch_rows, evaluation_batches, name_culprit, training_batches
-from data.sources import open_dataset
+from data import augment, pipeline, reading
+from data.augment import Draw
+from data.augmentation import Augmentation, augmentation_for, multi_crop, transfer_augmentation
+from data.draws import epoch_order_numpy, uniforms_numpy
+from data.errors import FlagError
+from data.pipeline import batch_rows, evaluation_batches, training_batches
+from data.sources import FileSource, Split, open_dataset
+from tests.data import reference
 from tests.data.pictures import encoded, example, smooth, write_folder, write_records
 
-
-@pytest.fixture(scope="module")
-def small_folder(tmp_path_factory):
-    return write_folder(tmp_path_factory.mktemp("small"), count=7, size=(24, 24))
-
-
-@pytest.fixture(scope="module")
-def large_folder(tmp_path_factory):
-    return write_folder(tmp_path_factory.mktemp("large"), count=7, size=(90, 100), extension="jpg")
+COUNT = 14  # pictures of each of the small sets: 7 of class 0, then 7 of class 1
+SMALL, LARGE = (24, 24), (90, 100)
+BATCH, SEED = 6, 3  # two steps an epoch
+KEYS = ("image", "index", "label", "valid")
 
 
-@pytest.fixture(scope="module")
-def records(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("records")
+def picture(row, size):
+    """What `write_folder` writes into row `row`."""
+    return smooth(100 * (row // 7) + row % 7, *size)
+
+
+def cut_short(data):
+    return data[: len(data) // 2]
+
+
+# Row -> what becomes of the file there; None: it is gone (a record: its checksum is wrong).
+SPOILED = {2: lambda data: b"", 5: lambda data: b"dear reader, I am no picture", 8: cut_short, 11: None}
+BAD = list(SPOILED)
+
+
+def open_folder(folder, size, extension, spoiled):
+    """All sets are opened while they are whole."""
+    split = open_dataset(f"folder:{write_folder(folder, count=7, size=size, extension=extension)}").train
+    assert split.common_size == (size if size == SMALL else None)
+    for row, spoil in SPOILED.items() if spoiled else ():
+        path = folder / split.names[row]
+        path.unlink() if spoil is None else path.write_bytes(spoil(path.read_bytes()))
+    return split
+
+
+def open_records(folder, spoiled):
+    folder.mkdir()
     for shard in range(3):
         examples = []
-        for row in range(5 * shard, min(5 * shard + 5, 14)):
-            data = encoded(smooth(100 * (row // 7) + row % 7, 90, 100), "jpeg")
+        for row in range(5 * shard, min(5 * shard + 5, COUNT)):
+            data = encoded(picture(row, LARGE), "jpeg")
+            if spoiled and SPOILED.get(row):
+                data = SPOILED[row](data)
             examples.append(example(image__encoded=data, image__class__label=row // 7))
         write_records(folder / f"train-{shard}", examples)
-    return folder
+    split = open_dataset(f"tfrecord:{folder}/train-*").train
+    if spoiled:
+        with open(split.source.shards[2], "r+b") as file:
+            file.seek(split.source.position[12] - 2)  # the last bytes of record 11
+            file.write(b"!!")
+    return split
 
 
-@pytest.fixture(params=["digits", "in memory", "files", "records"])
-def split_and_size(request, small_folder, large_folder, records):
-    spec, size = {
-        "digits": ("digits", 16),
-        "in memory": (f"folder:{small_folder}", 24),
-        "files": (f"folder:{large_folder}", 80),
-        "records": (f"tfrecord:{records}/train-*", 80),
-    }[request.param]
-    return open_dataset(spec).train, size
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    """A function from (kind, spoiled) to (split, size of its views)."""
+
+    @functools.cache
+    def opened(kind, spoiled):
+        folder = tmp_path_factory.mktemp("set") / "set"
+        if kind == "digits":
+            return open_dataset("digits").train, 16
+        if kind == "records":
+            return open_records(folder, spoiled), 80
+        if kind == "files":
+            return open_folder(folder, LARGE, "jpg", spoiled), 80
+        return open_folder(folder, SMALL, "png", spoiled), 24
+
+    return opened
 
 
-def batches(split, size, count, batch_size=4, seed=3, **options):
-    a = augmentation_for(split.kind, size)
-    return list(training_batches(split, a, batch_size, seed, **options).take(count).as_numpy_iterator())
+@pytest.fixture(scope="module")
+def lossless(tmp_path_factory):
+    """Large pictures, whose pixels are known."""
+    return open_folder(tmp_path_factory.mktemp("lossless"), LARGE, "png", False)
 
 
-def assert_same(got, expected):
+@pytest.fixture(autouse=True)
+def as_the_kind_wants(request, monkeypatch):
+    if "streamed" in getattr(request.node, "callspec", _Nothing).params.values():
+        monkeypatch.setattr(reading, "MEMORY", 0)  # small pictures of one size that do not fit
+
+
+class _Nothing:
+    params = {}
+
+
+def training(split, size, steps, batch_size=BATCH, **options):
+    dataset = training_batches(split, augmentation_for(split.kind, size), batch_size, SEED, **options)
+    return list(dataset.take(steps).as_numpy_iterator())
+
+
+def evaluation(split, size, batch_size, **options):
+    return list(evaluation_batches(split, size, batch_size, **options).as_numpy_iterator())
+
+
+@pytest.fixture(scope="module")
+def first_batches(sets):
+    """A function from (kind, spoiled) to the first ten batches: five epochs, but for digits."""
+    return functools.cache(lambda kind, spoiled: training(*sets(kind, spoiled), 10))
+
+
+def assert_same(got, expected, part=slice(None)):
     assert len(got) == len(expected)
     for a, b in zip(got, expected, strict=True):
-        assert all(np.array_equal(a[key], b[key]) for key in ("image", "index", "label"))
+        assert all(np.array_equal(a[key], b[key][part]) for key in KEYS)
 
 
-def test_the_batch_contract(split_and_size):
-    split, size = split_and_size
-    dataset = training_batches(split, augmentation_for(split.kind, size), 4, seed=0)
-    spec = dataset.element_spec
-    assert (spec["image"].shape, spec["image"].dtype) == ((4, size, size, 3), tf.float32)
-    assert (spec["index"].shape, spec["index"].dtype) == ((4,), tf.int64)
-    assert (spec["label"].shape, spec["label"].dtype) == ((4,), tf.int64)
-    for batch in dataset.take(4).as_numpy_iterator():
+def valid_rows(index):
+    return ~np.isin(index, BAD)
+
+
+whole_kinds = pytest.mark.parametrize("kind", ["digits", "in memory", "files", "records"])
+spoiled_kinds = pytest.mark.parametrize("kind", ["in memory", "streamed", "files", "records"])
+
+
+# --- the contract --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["digits", "in memory", "streamed", "files"])
+def test_the_contract_has_static_shapes(sets, kind):
+    split, size = sets(kind, False)
+    assert training_batches(split, augmentation_for(split.kind, size), 4, seed=0).element_spec == {
+        "image": tf.TensorSpec([4, size, size, 3], tf.float32),
+        "index": tf.TensorSpec([4], tf.int64),
+        "label": tf.TensorSpec([4], tf.int64),
+        "valid": tf.TensorSpec([4], tf.bool),
+    }
+    image = tf.TensorSpec([None, size, size, 3], tf.float32)
+    rest = {key: tf.TensorSpec([None], dtype) for key, dtype in zip(KEYS[1:], (tf.int64, tf.int64, tf.bool), strict=True)}
+    ten = evaluation_batches(split, size, 4, ten_crop=True).element_spec
+    assert ten == {"image": image, "views": (image,) * 10} | rest
+
+
+@whole_kinds
+def test_batches_keep_the_contract(sets, first_batches, kind):
+    split, size = sets(kind, False)
+    for batch in first_batches(kind, False):
         assert batch["image"].min() >= 0 and 0.1 < batch["image"].max() <= 1
         assert np.array_equal(batch["label"], split.labels[batch["index"]])
+        assert batch["valid"].all()
 
 
-def test_batches_do_not_depend_on_workers_or_resume_point(split_and_size):
-    split, size = split_and_size
-    steps = 8  # 14 pictures in batches of 4: the third epoch begins at step 6
-    whole = batches(split, size, steps)
-    for workers in (1, 5):
-        assert_same(batches(split, size, steps, workers=workers), whole)
-    for first in (1, 7):
-        assert_same(batches(split, size, steps - first, first_step=first, workers=2), whole[first:])
+@whole_kinds
+def test_steps_go_through_the_order_of_the_epoch(sets, first_batches, kind):
+    split, _ = sets(kind, False)
+    for step, batch in enumerate(first_batches(kind, False)):
+        assert np.array_equal(batch["index"], batch_rows(split, BATCH, SEED, step))
 
 
-def test_an_epoch_sees_each_picture_once_in_its_own_order(split_and_size):
-    split, size = split_and_size
-    per_epoch = split.size // 4
-    got = [batch["index"] for batch in batches(split, size, 2 * per_epoch)]
-    for step, rows in enumerate(got):
-        assert np.array_equal(rows, batch_rows(split, 4, 3, step))
-    first, second = np.concatenate(got[:per_epoch]), np.concatenate(got[per_epoch:])
-    assert len(np.unique(first)) == len(first) == per_epoch * 4
-    assert np.array_equal(first, epoch_order_numpy(3, 0, split.size)[: len(first)])
-    assert not np.array_equal(first, second)
+def test_an_epoch_sees_each_picture_once_in_its_own_order(first_batches):
+    got = [batch["index"] for batch in first_batches("in memory", False)]
+    first, second = np.concatenate(got[:2]), np.concatenate(got[2:4])
+    assert len(np.unique(first)) == len(first) == 12  # of 14: the remainder is dropped
+    assert np.array_equal(first, epoch_order_numpy(SEED, 0, COUNT)[:12])
+    assert np.array_equal(second, epoch_order_numpy(SEED, 1, COUNT)[:12]) and not np.array_equal(first, second)
 
 
-def test_a_picture_is_changed_alike_whatever_the_batch_size(split_and_size):
-    split, size = split_and_size
-
-    def views(batch_size):
-        got = batches(split, size, split.size // batch_size, batch_size=batch_size)
-        pairs = [pair for batch in got for pair in zip(batch["index"].tolist(), batch["image"], strict=True)]
-        return dict(pairs)
-
-    by_2, by_7 = views(2), views(7)
-    both = by_2.keys() & by_7.keys()  # an epoch's remainder is dropped
-    assert len(both) >= split.size - 3
-    for index in both:
-        np.testing.assert_allclose(by_2[index], by_7[index], atol=1e-6)
+def test_a_resumed_run_of_digits_goes_over_the_end_of_an_epoch(sets):
+    split, size = sets("digits", False)
+    first = split.size // 64 - 2  # the next epoch begins two steps later
+    whole = training(split, size, first + 4, batch_size=64)
+    got = training(split, size, 4, batch_size=64, first_step=first, workers=1)
+    assert_same(got, whole[first:])
+    assert np.array_equal(got[2]["index"], epoch_order_numpy(SEED, 1, split.size)[:64])
 
 
-def test_epochs_and_seeds_change_the_views(small_folder):
-    split = open_dataset(f"folder:{small_folder}").train
+@pytest.mark.parametrize("kind", ["in memory", "files"])
+def test_a_picture_is_changed_alike_whatever_the_batch_size(sets, first_batches, kind):
+    def views(batches):
+        return {index: image for batch in batches for index, image in zip(batch["index"], batch["image"], strict=True)}
+
+    by_6, by_7 = views(first_batches(kind, False)[:2]), views(training(*sets(kind, False), 2, batch_size=7))
+    assert len(by_6) == 12 and len(by_7) == COUNT
+    for index, image in by_6.items():
+        np.testing.assert_allclose(by_7[index], image, atol=1e-6)
+
+
+def test_epochs_and_seeds_change_the_views(sets):
+    split, size = sets("in memory", False)
     views = []
     for seed, epoch in ((0, 0), (0, 1), (1, 0)):
-        (batch,) = batches(split, 24, 1, batch_size=14, seed=seed, first_step=epoch)
+        dataset = training_batches(split, augmentation_for("photo", size), COUNT, seed, first_step=epoch)
+        (batch,) = dataset.take(1).as_numpy_iterator()
         views.append(batch["image"][np.argsort(batch["index"])])
     for a, b in itertools.combinations(views, 2):
         assert (np.abs(a - b).max(axis=(1, 2, 3)) > 0.05).all()
 
 
-def test_two_pipelines_share_each_batch(split_and_size):
-    split, size = split_and_size
-    whole = batches(split, size, 4)
-    parts = [batches(split, size, 4, shard=(i, 2)) for i in range(2)]
-    for step in range(4):
-        for key in ("image", "index", "label"):
-            joined = np.concatenate([part[step][key] for part in parts])
-            np.testing.assert_allclose(joined, whole[step][key], atol=1e-6)
+def test_a_batch_larger_than_the_data_set_names_the_flag(sets):
+    split, size = sets("in memory", False)
+    with pytest.raises(FlagError, match=f"--batch_size=15: larger than the 14 pictures of .*{split.source.root}"):
+        training(split, size, 1, batch_size=15)
+    with pytest.raises(FlagError, match="--batch_size=6: cannot be split evenly over 4"):
+        training(split, size, 1, shard=(0, 4))
 
 
-def test_views_from_memory_and_from_the_stream_are_alike(small_folder, monkeypatch):
-    # At 24 px and more from 24 px both enlarge, by the same rule; at less they antialias differently.
-    kept = open_dataset(f"folder:{small_folder}").train
-    in_memory = batches(kept, 32, 3), list(evaluation_batches(kept, 32, 5).as_numpy_iterator())
+# --- the same batches whatever happens, bad pictures among them ----------------------------------------------------
+
+INTERRUPTED = {  # by kind: (workers, first step)
+    "in memory": [(1, 0), (2, 7), (5, 7)],
+    "streamed": [(1, 7)],
+    "files": [(1, 0), (2, 7), (5, 7)],
+    "records": [(5, 7)],
+}
+
+
+@spoiled_kinds
+def test_batches_do_not_depend_on_workers_or_resume_point(sets, first_batches, kind):
+    whole = first_batches(kind, True)
+    for workers, first in INTERRUPTED[kind]:
+        got = training(*sets(kind, True), len(whole) - first, first_step=first, workers=workers)
+        assert_same(got, whole[first:])
+
+
+SHARDS = {
+    "in memory": [(0, 2), (1, 2), (0, 3), (1, 3), (2, 3)],
+    "streamed": [(2, 3)],
+    "files": [(0, 2), (1, 2), (2, 3)],
+    "records": [(1, 3)],
+}
+
+
+@spoiled_kinds
+def test_pipelines_share_each_batch(sets, first_batches, kind):
+    whole = first_batches(kind, True)[:6]
+    for i, count in SHARDS[kind]:
+        part = slice(BATCH // count * i, BATCH // count * (i + 1))
+        got = training(*sets(kind, True), 6, shard=(i, count))
+        for batch, expected in zip(got, whole, strict=True):
+            valid = batch["valid"]
+            assert all(np.array_equal(batch[key], expected[key][part]) for key in KEYS[1:])
+            assert np.array_equal(batch["image"][valid], expected["image"][part][valid])
+            # The stand-in comes from the part itself, which has nothing else.
+            if kind in ("files", "records") and valid.any():
+                assert (batch["image"][~valid] == batch["image"][valid][0]).all()
+
+
+def test_views_from_memory_and_from_the_stream_are_the_same(sets, monkeypatch):
+    split, _ = sets("in memory", False)
+    in_memory = training(split, 16, 3) + evaluation(split, 32, 5)
     monkeypatch.setattr(reading, "MEMORY", 0)
-    streamed = batches(kept, 32, 3), list(evaluation_batches(kept, 32, 5).as_numpy_iterator())
-    for a, b in zip(in_memory, streamed, strict=True):
-        for one, other in zip(a, b, strict=True):
-            assert np.array_equal(one["index"], other["index"])
-            np.testing.assert_allclose(one["image"], other["image"], atol=2e-5)
+    assert_same(training(split, 16, 3) + evaluation(split, 32, 5), in_memory)
 
 
-def test_files_and_records_give_the_same_views(large_folder, records):
-    files, shards = open_dataset(f"folder:{large_folder}").train, open_dataset(f"tfrecord:{records}/train-*").train
-    for a, b in zip(batches(files, 80, 3), batches(shards, 80, 3), strict=True):
+def test_files_and_records_give_the_same_views(first_batches):
+    for a, b in zip(first_batches("files", False), first_batches("records", False), strict=True):
         assert np.array_equal(a["index"], b["index"]) and np.array_equal(a["label"], b["label"])
         np.testing.assert_allclose(a["image"], b["image"], atol=0.1)  # two JPEG encodings of one picture
 
 
-def test_the_view_is_the_one_of_the_contract(small_folder):
-    # Written out: seed 3, epoch 1, view 0, each picture by its own index.
-    split = open_dataset(f"folder:{small_folder}").train
-    (batch,) = batches(split, 24, 1, first_step=3)
-    rows = epoch_order_numpy(3, 1, 14)[:4]
-    pictures = np.stack([smooth(100 * (row // 7) + row % 7, 24, 24) for row in rows]) / np.float32(255)
-    expected = training_view(pictures, uniforms(3, 1, rows, 0, Draw.COUNT), augmentation_for("photo", 24))
-    np.testing.assert_allclose(batch["image"], expected, atol=1e-5)
+# --- views against float64 -----------------------------------------------------------------------------------------
 
 
-def test_evaluation_goes_through_the_rows_in_order(split_and_size):
-    split, size = split_and_size
-    rows = [5, 0, 13, 2, 9]
-    for workers in (0, 3):
-        got = list(evaluation_batches(split, size, 2, rows=np.array(rows), workers=workers).as_numpy_iterator())
-        assert [len(batch["index"]) for batch in got] == [2, 2, 1]
-        assert np.concatenate([batch["index"] for batch in got]).tolist() == rows
-        assert np.array_equal(np.concatenate([batch["label"] for batch in got]), split.labels[rows])
-        assert all(batch["image"].shape[1:] == (size, size, 3) for batch in got)
-    whole = [batch["index"] for batch in evaluation_batches(split, size, 256).as_numpy_iterator()]
-    assert np.array_equal(np.concatenate(whole), np.arange(split.size))
+def views_by_hand(rows, size, augmentation, resize, epoch, view=0):
+    numbers = uniforms_numpy(SEED, epoch, rows, view, Draw.COUNT)
+    return [
+        reference.training_view(picture(row, size), draws, augmentation, resize)
+        for row, draws in zip(rows, numbers, strict=True)
+    ]
 
 
-def test_evaluation_of_large_pictures_is_the_centre_with_a_margin(large_folder):
+def assert_views_by_hand(split, size, augmentations, resize):
+    """Of the whole of epoch 1."""
+    several = isinstance(augmentations, tuple)
+    dataset = training_batches(split, augmentations, COUNT, SEED, first_step=1)
+    assert ("views" in dataset.element_spec) == several
+    (batch,) = dataset.take(1).as_numpy_iterator()
+    rows = epoch_order_numpy(SEED, 1, COUNT)
+    assert np.array_equal(batch["index"], rows)
+    for v, augmentation in enumerate(augmentations if several else [augmentations]):
+        got = batch["views"][v] if several else batch["image"]
+        assert got.shape[1:] == (augmentation.image_size, augmentation.image_size, 3)
+        np.testing.assert_allclose(got, views_by_hand(rows, size, augmentation, resize, 1, v), atol=3e-4)
+    if several:
+        assert len(batch["views"]) == len(augmentations) and np.array_equal(batch["image"], batch["views"][0])
+
+
+@pytest.mark.parametrize(
+    "augmentations",
+    [
+        augmentation_for("photo", 33),  # 1089 px, not divisible by 8; by area where a side is over 66 px
+        transfer_augmentation(79, True),
+        (augmentation_for("photo", 80), transfer_augmentation(80, False), *multi_crop(70, 2)),
+    ],
+    ids=["photo", "patch", "several"],
+)
+def test_views_of_files_are_those_worked_out(lossless, augmentations):
+    assert_views_by_hand(lossless, LARGE, augmentations, reference.resized_one)
+
+
+@pytest.mark.parametrize(
+    "augmentations",
+    [augmentation_for("photo", 15), augmentation_for("photo", 32), transfer_augmentation(30, True), multi_crop(24, 2)],
+    ids=["photo 15", "photo 32", "patch", "several"],
+)
+def test_views_from_memory_are_those_worked_out(sets, augmentations):
+    assert_views_by_hand(sets("in memory", False)[0], SMALL, augmentations, reference.resized_in_batch)
+
+
+# --- evaluation ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["digits", "in memory", "files"])
+def test_evaluation_goes_through_all_rows_in_order(sets, kind):
+    split, size = sets(kind, False)
+    got = evaluation(split, size, 5 if split.size == COUNT else 256, workers=3)
+    assert np.array_equal(np.concatenate([batch["index"] for batch in got]), np.arange(split.size))
+    assert np.array_equal(np.concatenate([batch["label"] for batch in got]), split.labels)
+    assert len(got[-1]["index"]) == split.size % len(got[0]["index"])
+    for batch in got:
+        assert batch["valid"].all() and 0 <= batch["image"].min() and 0.1 < batch["image"].max() <= 1
+
+
+def test_evaluation_of_large_pictures_is_the_centre_with_a_margin(lossless):
     # 90 x 100: the central square of 90 * 224/256 = 79 px, here at its own size, so nothing is resampled.
-    split = open_dataset(f"folder:{large_folder}").train
-    (batch,) = evaluation_batches(split, 79, 1, rows=[8]).as_numpy_iterator()
-    part = smooth(101, 90, 100)[5:84, 10:89] / 255
-    assert np.abs(batch["image"][0] - part).max() < 0.1 and np.abs(batch["image"][0] - part).mean() < 0.01
+    (batch,) = evaluation(lossless, 79, 1, rows=[8])
+    np.testing.assert_allclose(batch["image"][0], picture(8, LARGE)[5:84, 10:89] / 255, atol=1e-6)
+    (batch,) = evaluation(lossless, 30, 1, rows=[8])  # views up to 64 px: the whole square, and here the area
+    expected = reference.resized(picture(8, LARGE)[:, 5:95], 30, 30, reference.area) / 255
+    np.testing.assert_allclose(batch["image"][0], expected, atol=1e-5)
 
 
-def test_a_batch_larger_than_the_data_set_names_the_flag(small_folder):
-    split = open_dataset(f"folder:{small_folder}").train
-    with pytest.raises(FlagError, match=f"--batch_size=15: larger than the 14 pictures of .*{small_folder}"):
-        batches(split, 24, 1, batch_size=15)
-    with pytest.raises(FlagError, match="--batch_size=4: cannot be split evenly over 3"):
-        batches(split, 24, 1, shard=(0, 3))
+def test_white_stays_in_range(tmp_path):
+    for size in (90, 97, 131, 200):  # averages are off by rounding errors
+        (tmp_path / f"{size}.png").write_bytes(encoded(np.full([size, size, 3], 255, np.uint8)))
+    split = open_dataset(f"folder:{tmp_path}").train
+    whole = training_batches(split, Augmentation(31), 4, seed=0).take(1).as_numpy_iterator()
+    for batch in (*evaluation(split, 31, 4), *whole):
+        assert 0.9999 < batch["image"].min() and batch["image"].max() <= 1
 
 
-def test_the_broken_picture_of_a_step_is_named(tmp_path):
-    split = open_dataset(f"folder:{write_folder(tmp_path / 'set', count=7, size=(90, 100), extension='jpg')}").train
-    path = tmp_path / "set" / "bee" / "4.jpg"
-    path.write_text("dear reader, I am no picture")
-    steps = training_batches(split, augmentation_for("photo", 80), 2, seed=0, workers=2)
-    step = 0
-    with pytest.raises(tf.errors.OpError):
-        for _ in steps.take(7):
-            step += 1
-    assert 11 in batch_rows(split, 2, 0, step)  # the error comes at the step that the picture belongs to
-    with pytest.raises(UserError, match=f"{path}: is not a picture but text"):
-        name_culprit(split, 2, 0, step)
-    with pytest.raises(UserError):
-        name_culprit(split, 2, 0, 0, steps=7)
-    assert all(name_culprit(split, 2, 0, other) is None for other in range(7) if other != step)
+def test_the_ten_crop_of_files_is_cut_out_by_hand(lossless):
+    rows = [3, 12]
+    (batch,) = evaluation(lossless, 79, 2, rows=rows, ten_crop=True)
+    pictures = np.stack([picture(row, LARGE) for row in rows]) / 255
+    corners = [(5, 10), (0, 0), (0, 21), (11, 0), (11, 21)]
+    for i, (top, left) in enumerate(corners):
+        part = pictures[:, top : top + 79, left : left + 79]
+        np.testing.assert_allclose(batch["views"][i], part, atol=1e-6)
+        np.testing.assert_allclose(batch["views"][5 + i], part[:, :, ::-1], atol=1e-6)
+    assert np.array_equal(batch["image"], batch["views"][0])
+
+
+def test_the_ten_crop_of_files_and_that_of_pictures_in_memory_agree(lossless):
+    # They antialias differently.
+    (batch,) = evaluation(lossless, 70, 3, rows=[0, 5, 9], ten_crop=True)
+    pictures = tf.constant(np.stack([picture(row, LARGE) for row in (0, 5, 9)]))
+    for got, expected in zip(batch["views"], augment.ten_crop_views(pictures, 70), strict=True):
+        assert np.abs(got - expected).max() < 0.02
+
+
+def test_the_ten_crop_of_pictures_in_memory(sets):
+    split, _ = sets("in memory", False)
+    got = evaluation(split, 24, 8, ten_crop=True)
+    assert [len(batch["views"][9]) for batch in got] == [8, 6]
+    pictures = np.stack([picture(row, SMALL) for row in range(8)]) / 255
+    for i in range(10):  # squares, without a margin: all are the whole picture
+        np.testing.assert_allclose(got[0]["views"][i], pictures if i < 5 else pictures[:, :, ::-1], atol=1e-6)
+
+
+# --- bad pictures --------------------------------------------------------------------------------------------------
+
+
+@spoiled_kinds
+def test_bad_pictures_are_masked_and_change_nothing_else(sets, first_batches, kind):
+    split, _ = sets(kind, True)
+    whole = first_batches("in memory" if kind == "streamed" else kind, False)
+    seen = set()
+    for step, (batch, without) in enumerate(zip(first_batches(kind, True), whole, strict=True)):
+        valid = batch["valid"]
+        assert np.array_equal(batch["index"], batch_rows(split, BATCH, SEED, step))
+        assert np.array_equal(batch["label"], batch["index"] // 7)
+        assert np.array_equal(valid, valid_rows(batch["index"]))
+        assert np.array_equal(batch["image"][valid], without["image"][valid])
+        seen |= set(batch["index"][~valid].tolist())
+        if kind in ("files", "records"):
+            assert (batch["image"][~valid] == batch["image"][valid][0]).all()
+    assert seen == set(BAD)
+
+
+@pytest.mark.parametrize("kind", ["in memory", "streamed"])
+def test_a_valid_picture_changed_in_another_way_stands_in(first_batches, kind):
+    for step, batch in enumerate(first_batches(kind, True)):
+        index, valid = batch["index"], batch["valid"]
+        pictures = np.stack([picture(row, SMALL) for row in np.where(valid, index, index[valid][0])])
+        a = augmentation_for("photo", 24)
+        numbers = tf.constant(uniforms_numpy(SEED, step // 2, index, 0, Draw.COUNT))
+        views = augment.training_view(tf.constant(pictures), augment.changes(numbers, a), a)
+        np.testing.assert_allclose(batch["image"], views, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["in memory", "files"])
+def test_all_views_of_a_bad_picture_are_stood_in_for(sets, kind):
+    split, size = sets(kind, True)
+    a = (Augmentation(size), Augmentation(size - 4))  # nothing is drawn
+    for batch in training_batches(split, a, 7, SEED).take(4).as_numpy_iterator():
+        assert np.array_equal(batch["valid"], valid_rows(batch["index"])) and not batch["valid"].all()
+        for view in batch["views"]:
+            assert (view[~batch["valid"]] == view[batch["valid"]][0]).all()
+    (batch,) = evaluation(split, size, 3, rows=[2, 0, 11], ten_crop=True)
+    assert batch["valid"].tolist() == [False, True, False]
+    for view in batch["views"]:
+        assert np.array_equal(view[0], view[1]) and np.array_equal(view[2], view[1])
+
+
+@spoiled_kinds
+def test_evaluation_masks_bad_pictures_up_to_the_last(sets, kind):
+    split, size = sets(kind, True)
+    rows = [[2, 0, 1, 5], [8, 3, 4, 11], BAD, [11]]
+    got = evaluation(split, size, 4, rows=sum(rows, []))
+    for batch, index in zip(got, rows, strict=True):
+        assert batch["index"].tolist() == index and batch["label"].tolist() == [row // 7 for row in index]
+        assert batch["image"].shape == (len(index), size, size, 3)
+        assert np.array_equal(batch["valid"], valid_rows(index))
+    for batch in got[:2]:
+        image = batch["image"]
+        assert np.array_equal(image[0], image[1]) and np.array_equal(image[3], image[1])
+        assert not np.array_equal(image[2], image[1])
+    for batch in got[2:]:  # blank, but in memory there lies some other picture
+        assert np.isfinite(batch["image"]).all() and (kind == "in memory" or not batch["image"].any())
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_a_set_of_bad_pictures_alone_is_blank(tmp_path, size):
+    split = open_folder(tmp_path / "set", size, "png", False)
+    for name in split.names:
+        (tmp_path / "set" / name).write_bytes(b"")
+    dataset = training_batches(split, transfer_augmentation(size[0] - 4, False), 4, SEED)
+    for step, batch in enumerate(dataset.take(4).as_numpy_iterator()):
+        assert np.array_equal(batch["index"], batch_rows(split, 4, SEED, step))
+        assert not batch["valid"].any() and not batch["image"].any()
+
+
+def test_bad_pictures_among_digits(sets):
+    source = sets("in memory", True)[0].source
+    labels = np.arange(COUNT) // 7
+    split = Split("list", "train", "digits", labels, FileSource(source.root, source.names))
+    for batch in (*training(split, 16, 4), *evaluation(split, 16, 5)):
+        assert batch["image"].shape[1:] == (16, 16, 3)
+        assert np.array_equal(batch["valid"], valid_rows(batch["index"]))
+        assert np.array_equal(batch["label"], batch["index"] // 7)
+
+
+# --- real pictures -------------------------------------------------------------------------------------------------
 
 
 def test_pictures_of_imagenette_stream(real_pictures):
     split = open_dataset(f"folder:{real_pictures('imagenette224')}").train
-    whole = batches(split, 224, 2, batch_size=8)
-    assert_same(batches(split, 224, 1, batch_size=8, first_step=1, workers=1), whole[1:])
+    whole = training(split, 224, 2, batch_size=8)
+    assert_same(training(split, 224, 1, batch_size=8, first_step=1, workers=1), whole[1:])
     assert len(np.unique(np.concatenate([batch["index"] for batch in whole]))) == 16
+    assert all(batch["valid"].all() for batch in whole)
 
 
 def test_pictures_of_all_sizes_stream(real_pictures):
     split = open_dataset(f"folder:{real_pictures('imagenet_samples')}").train
-    seen = [batch["index"] for batch in evaluation_batches(split, 224, 40).as_numpy_iterator()]
-    assert np.concatenate(seen).tolist() == list(range(100))
-    assert len(batches(split, 224, 3, batch_size=25)) == 3
+    seen = evaluation(split, 224, 40)
+    assert np.concatenate([batch["index"] for batch in seen]).tolist() == list(range(100))
+    assert all(batch["valid"].all() for batch in seen)
+    assert len(training(split, 224, 3, batch_size=25)) == 3
 
 
 def test_cifar10_in_memory(real_pictures):
     split = open_dataset(f"folder:{real_pictures('cifar10')}").test
     assert pipeline.steps_per_epoch(split, 128) == 15
-    whole = batches(split, 32, 17, batch_size=128)
-    assert_same(batches(split, 32, 3, batch_size=128, first_step=14), whole[14:])
+    whole = training(split, 32, 17, batch_size=128)
+    assert_same(training(split, 32, 3, batch_size=128, first_step=14), whole[14:])

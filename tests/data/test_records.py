@@ -157,6 +157,15 @@ def test_a_label_that_no_data_set_has_is_damage(tmp_path, label):
     assert dataset.train.source.places()[1, 3] == 0, "a pipeline must find no picture there"
 
 
+def test_a_label_that_no_class_name_belongs_to_is_damage(tmp_path):
+    """One flipped bit must not make a class more of ours."""
+    write_labels(tmp_path / "train-0", [2, 0, 3, 1], index=True)
+    (tmp_path / "dataset.json").write_text(json.dumps({"class_names": ["ant", "bee", "cat"]}))
+    dataset = opened(tmp_path)
+    assert dataset.train.labels.tolist() == [2, 0, -1, 1] and dataset.class_count == 3
+    assert "has the label 3, where they count from 0 to 2" in dataset.train.source.problems[2]
+
+
 def test_a_label_before_the_first_is_damage(tmp_path):
     write_labels(tmp_path / "train-0", [1, 0, 2])
     train = opened(tmp_path, first_label=1).train
@@ -172,6 +181,16 @@ def test_one_damaged_label_does_not_move_the_others():
     assert told_first_label([Shard(rows, {}, fields)]) == 1
     rows["label"] -= 1
     assert told_first_label([Shard(rows, {}, fields)]) == 0
+
+
+def test_one_damaged_name_of_a_field_does_not_move_all_labels(tmp_path):
+    """Not even in the very first record."""
+    write_labels(tmp_path / "train-0", [1, 1000, 7])
+    write_labels(tmp_path / "train-1", [2])
+    for name in ("train-0", "train-1"):
+        data = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(data.replace(b"class/synset", b"class/synreu", 1))
+    assert opened(tmp_path).train.labels.tolist() == [0, 999, 6, 1]
 
 
 def test_an_empty_list_of_labels_is_unknown(tmp_path):

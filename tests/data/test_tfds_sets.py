@@ -123,6 +123,18 @@ def test_a_split_that_cannot_be_trained_on_is_refused(data_dir, split, message):
     assert str(error.value).startswith(f"--tfds_split={split}: ") and message in str(error.value)
 
 
+def test_a_label_that_no_class_name_belongs_to_is_damage(data_dir, tmp_path):
+    shutil.copytree(data_dir, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".la_tf-*"))
+    (path,) = tmp_path.glob("la_tiny_pictures/1.0.0/*-train.tfrecord*")
+    data = bytearray(path.read_bytes())
+    data[data.index(b"label") + len(b"label") + 6] ^= 64  # Feature, Int64List and packed integers have 2 bytes before
+    path.write_bytes(data)
+    dataset = opened("tfds:la_tiny_pictures", tmp_path)
+    assert dataset.class_count == 2 and sorted(dataset.train.labels) in ([-1, 0, 0, 0, 1], [-1, 0, 0, 1, 1])
+    (problem,) = dataset.train.source.problems.values()
+    assert "where they count from 0 to 1" in problem
+
+
 def test_a_test_split_without_labels_gives_way_to_the_validation_split(data_dir):
     dataset = opened("tfds:la_tiny_hidden_test", data_dir)
     assert dataset.test.labels.tolist() == [
