@@ -291,7 +291,7 @@ def _blur_sigma(draws, augmentation: Augmentation):
 
 def gaussian_blur(views, sigma, largest: float):
     """Blurs each view by a Gaussian of `sigma` [B] px (0: not at all), cut off at three times `largest` px."""
-    radius = math.ceil(3 * largest)
+    radius = min(math.ceil(3 * largest), *views.shape[1:3])  # more than a side cannot be mirrored beyond the border
     distance = tf.range(-radius, radius + 1, dtype=tf.float32)
     narrow = tf.maximum(sigma, 1e-3)[:, None]  # nothing but the middle is left of it
     weights = tf.exp(-((distance / narrow) ** 2) / 2)

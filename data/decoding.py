@@ -2,13 +2,16 @@
 
 JPEG (grey, CMYK and YCCK too), PNG (any depth; transparency is ignored), GIF (the first frame), WebP and BMP (24 or 32
 bit) are told by their first bytes, whatever the file is called.  A JPEG that carries an EXIF orientation is turned
-upright, so that every reader of this project sees what the photographer saw; in other formats EXIF is not looked at.
+upright, so that every reader of this project sees what the photographer saw; the tag is looked for in the first
+kilobyte, and not in other formats.
 """
+
+import functools
 
 import tensorflow as tf
 
 _JPEG, _END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xd9"
-_EXIF_PLACES = (6, 24)  # of the word Exif: in the first segment, or in the one after a JFIF header
+_EXIF, _EXIF_WITHIN = b"Exif\x00\x00", 1024  # bytes from the start: cameras and editors write it among the first
 _ORIENTATION_TAG = 0x0112
 _ENTRIES = 40  # of the directory that are looked at
 _HEADER = 20 + 2 + _ENTRIES * 12  # bytes
@@ -26,7 +29,7 @@ def decode_and_crop(data, boxes):
     """
     is_jpeg = tf.strings.substr(data, 0, 3) == _JPEG
     # A JPEG that is cut short decodes without complaint where the box ends above the cut: it has to end as it should.
-    plain = is_jpeg & _ends_as_jpeg(data) & ~tf.reduce_any(_is_exif(data))
+    plain = is_jpeg & _ends_as_jpeg(data) & ~_is_exif(data)
 
     def plain_jpeg():
         sides = tf.io.extract_jpeg_shape(data)[:2]
@@ -43,19 +46,31 @@ def decode_and_crop(data, boxes):
 
 def problem(data: bytes) -> str | None:
     """Says in a few words why a picture cannot be decoded; None if it can."""
-    if not data:
-        return "is empty (0 bytes)"
     try:
-        decode(tf.constant(data))
+        _shape()(tf.constant(data))
         return None
     except tf.errors.OpError:
-        head = data[:64]
+        return reason(data)
+
+
+def reason(data: bytes) -> str:
+    """Says in a few words what is the matter with bytes that could not be decoded."""
+    head = data[:64]
+    if not data:
+        return "is empty (0 bytes)"
     if all(32 <= byte < 127 or byte in b"\t\n\r" for byte in head):
         return f"is not a picture but text ({head[:16].decode()!r}...)"
     known = (_JPEG, b"\x89PNG", b"GIF8", b"RIFF")
-    if head.startswith(known) and not (head[8:16] == b"WEBPVP8X" and b"ANIM" in data[:64]):
+    if head.startswith(known) and not (head[8:16] == b"WEBPVP8X" and b"ANIM" in head):
         return "is cut short or damaged"
     return "is damaged, or of a format that is not read (only JPEG, PNG, GIF, still WebP and BMP of 24 or 32 bit are)"
+
+
+@functools.cache
+def _shape():
+    """`decode`, compiled once: one picture after the other is named without being traced anew."""
+    signature = [tf.TensorSpec([], tf.string)]
+    return tf.function(lambda data: tf.shape(decode(data)), input_signature=signature, autograph=False)
 
 
 def _whole(heights, widths):
@@ -63,9 +78,7 @@ def _whole(heights, widths):
 
 
 def _jpeg(data, boxes):
-    exif = _is_exif(data)
-    start = tf.where(exif[0], *_EXIF_PLACES) + 6
-    tag = tf.cond(tf.reduce_any(exif), lambda: _orientation(data, start), lambda: 0)
+    tag = tf.cond(_is_exif(data), lambda: _orientation(data), lambda: 0)
     sides = tf.io.extract_jpeg_shape(data)[:2]
     sides = tf.where(tag >= 5, sides[::-1], sides)
     box = boxes(sides[:1], sides[1:])[0]
@@ -84,8 +97,7 @@ def _jpeg(data, boxes):
 
 
 def _is_exif(data):
-    """[2] bool: at which of the two places the word is."""
-    return tf.strings.substr(data, tf.minimum(_EXIF_PLACES, tf.strings.length(data)), [4, 4]) == b"Exif"
+    return tf.strings.regex_full_match(tf.strings.substr(data, 0, _EXIF_WITHIN), r"\C*Exif\x00\x00\C*")
 
 
 def _ends_as_jpeg(data):
@@ -117,11 +129,14 @@ def _overturned(tag):
     return tf.reduce_any(tag == [3, 4, 7, 8])
 
 
-def _orientation(data, start):
-    """The EXIF tag that tells how to turn the picture, 1 to 8; 0 where the TIFF header at `start` gives none.
+def _orientation(data):
+    """The EXIF tag that tells how to turn the picture, 1 to 8; 0 where the TIFF header after the word gives none.
 
     It is looked for among the first entries of the first directory, which by all habits follows the header at once.
     """
+    head = tf.io.decode_raw(tf.strings.substr(data, 0, _EXIF_WITHIN), tf.uint8, fixed_length=_EXIF_WITHIN)
+    is_here = tf.reduce_all(tf.signal.frame(head, len(_EXIF), 1) == list(_EXIF), axis=1)
+    start = tf.argmax(is_here, output_type=tf.int32) + len(_EXIF)
     octets = tf.io.decode_raw(tf.strings.substr(data, start, _HEADER), tf.uint8, fixed_length=_HEADER)
     octets = tf.cast(octets, tf.int32)
     weights = tf.where(octets[0] == ord("I"), [1, 256], [256, 1])  # II: little endian, MM: big endian

@@ -175,7 +175,7 @@ def _outcomes(decode, rows, data):
             return [_outcomes(decode, [row], [each])[0] for row, each in zip(rows, data, strict=True)]
         if isinstance(error, tf.errors.DataLossError):
             return [(WRONG_CHECKSUM, None, None)]
-        return [(decoding.problem(data[0]) or error.message.splitlines()[0], None, None)]
+        return [(decoding.reason(data[0]), None, None)]
 
 
 def _examined(data, problem, height, width):

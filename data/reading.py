@@ -132,9 +132,9 @@ def reader(split: Split):
     """
     source = split.source
     if isinstance(source, FileSource):
-        paths = tf.constant(source.paths())
+        paths = tf.constant([os.fsencode(path) for path in source.paths()])  # names need not be UTF-8
         return (lambda rows: tf.gather(paths, rows)), tf.io.read_file
-    shards = tf.constant(source.shards)
+    shards = tf.constant([os.fsencode(path) for path in source.shards])
     places = tf.constant(source.places())
 
     def read(place):
@@ -181,7 +181,9 @@ def problem(split: Split, row: int) -> str | None:
         return f"cannot be read: {error.strerror}"
     try:
         if isinstance(source, RecordSource):  # whose checksum TensorFlow checks
-            record_at(tf.constant(source.shards[source.shard[row]]), tf.constant(source.position[row], tf.int64))
+            record_at(
+                tf.constant(os.fsencode(source.shards[source.shard[row]])), tf.constant(source.position[row], tf.int64)
+            )
     except tf.errors.DataLossError:
         return "is damaged: its checksum is wrong"
     except tf.errors.OpError as error:

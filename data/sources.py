@@ -68,9 +68,15 @@ class FileSource:
         for name, size in zip(self.names, self.sizes, strict=True):
             digest.update(f"{name}\0{size}\n".encode(errors="surrogateescape"))
         for row in evenly_spaced(len(self.names), HEADS):
-            if self.sizes[row] >= 0:
-                digest.update(self.read(row))
+            digest.update(self._readable(row))
         return digest.hexdigest()
+
+    def _readable(self, row):
+        """The bytes of a picture; none where it cannot be read: it is a bad picture, and no reason to stop."""
+        try:
+            return self.read(row)
+        except OSError:
+            return b""
 
 
 @dataclass(eq=False)

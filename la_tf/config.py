@@ -20,10 +20,12 @@ MODES = ("train", "eval", "both")
 SCHEDULES = ("plateau", "steps", "cosine", "constant")
 STEMS = ("auto", "imagenet", "small")
 
-# Where a run happens, how long it goes on and how loudly: these may change between two starts of the same run.
+# Where a run happens, how long it goes on and how loudly: these may change between two starts of the same run. What
+# they say of the pictures is in the pictures' own hash.
 CIRCUMSTANCES = {
-    "dataset", "tfds_data_dir", "image_root", "max_bad_fraction", "workers", "model_dir", "mode", "epochs", "max_steps",
-    "checkpoint_steps", "keep", "log_steps", "deterministic", "early_stopping", "warm_start", "exporters",
+    "dataset", "tfds_data_dir", "tfds_split", "image_root", "first_label", "max_bad_fraction", "workers", "model_dir",
+    "mode", "epochs", "max_steps", "checkpoint_steps", "keep", "log_steps", "deterministic", "early_stopping",
+    "warm_start", "exporters",
 }  # fmt: skip
 
 
