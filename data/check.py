@@ -5,6 +5,7 @@ well) and what it would see (classes, formats, sizes).  What it finds is the res
 """
 
 import csv
+import errno
 import os
 import sys
 import time
@@ -28,7 +29,7 @@ def main():
     started = time.monotonic()
     config = data_config()
     dataset = open_configured(config)
-    _write_bad([])  # a place that cannot be written is better known now than in an hour
+    _write_bad(None)  # a place that cannot be written is better known now than in an hour
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # pictures are decoded by the processor
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what is broken is told in other words
     cli.load_tensorflow(deterministic=True)
@@ -73,7 +74,8 @@ def _described(name, numbers):
         yield f"  {numbers['classes']:,} classes{labelled}: from {few:,} pictures ({least}) to {many:,} ({most})"
     else:
         yield "  without labels"
-    yield "  " + ", ".join(f"{count:,} {form}" for form, count in numbers["formats"].items())
+    if numbers["formats"]:  # none where all are bad
+        yield "  " + ", ".join(f"{count:,} {form}" for form, count in numbers["formats"].items())
     if numbers["height"]:
         yield "  height {} to {} px, width {} to {} px".format(*numbers["height"], *numbers["width"])
     yield f"  {numbers['exif_rotated']:,} turned by EXIF, {numbers['gray']:,} without colour"
@@ -110,14 +112,20 @@ def _say_duplicates(splits, groups):
 
 
 def _write_bad(bad):
+    """Writes --bad_csv; for None only tries whether it can be, and leaves the file of an earlier examination."""
     path = flags.FLAGS.bad_csv
     if not path:
         return
     temporary = f"{path}.{os.getpid()}.tmp"
     try:
+        if os.path.isdir(path):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         with open(temporary, "w", newline="", errors="surrogateescape") as file:
-            csv.writer(file).writerows([("split", "filename", "reason"), *bad])
-        os.replace(temporary, path)
+            csv.writer(file).writerows([("split", "filename", "reason"), *(bad or ())])
+        if bad is None:
+            os.remove(temporary)
+        else:
+            os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"--bad_csv={path}: cannot be written ({error.strerror})") from error
 

@@ -12,9 +12,12 @@ from data.errors import FlagError, UserError
 flags.DEFINE_boolean("debug", False, "Show the traceback behind a one-line error.")
 
 
-def run(main):
-    """Runs `main()` after the flags are parsed; its result, a dict, is the last line of stdout, as JSON."""
-    app.run(lambda argv: _guarded(main, argv), flags_parser=_parse_flags)
+def run(main, resumes=False):
+    """Runs `main()` after the flags are parsed; its result, a dict, is the last line of stdout, as JSON.
+
+    `resumes` says that the same command goes on where it was interrupted.
+    """
+    app.run(lambda argv: _guarded(main, resumes), flags_parser=_parse_flags)
 
 
 def _parse_flags(argv):
@@ -38,7 +41,7 @@ def _print_help():
             print(flags.FLAGS.module_help(module))
 
 
-def _guarded(main, argv):
+def _guarded(main, resumes):
     logging.set_verbosity(logging.WARNING)  # TensorFlow reports every saved asset otherwise
     try:
         result = main()
@@ -47,7 +50,7 @@ def _guarded(main, argv):
             raise
         _leave(error)
     except KeyboardInterrupt:
-        print("stopped; the same command resumes", file=sys.stderr)
+        print("stopped; the same command resumes" if resumes else "stopped", file=sys.stderr)
         sys.exit(130)
     print(json.dumps(result))
 

@@ -140,7 +140,7 @@ def _draw_sizes(axis, facts):
     if len(sizes) == 1:
         words = "all are {} × {} px,\n".format(*sizes[0])
         return _only_words(axis, "stored sizes", f"{words}views are {facts.image_size} × {facts.image_size} px")
-    _title(axis, f"stored sizes of {len(facts.sizes):,} pictures, px")
+    _title(axis, f"stored sizes of {len(facts.sizes):,} pictures")
     axis.axvline(facts.image_size, color=RED, linestyle="--", linewidth=1)
     axis.axhline(facts.image_size, color=RED, linestyle="--", linewidth=1)
     axis.scatter(*sizes.T, s=5 + 150 * numbers / numbers.sum(), color=BLUE, alpha=0.5, linewidth=0)
@@ -159,9 +159,9 @@ def _draw_sizes(axis, facts):
             each.set_major_locator(MaxNLocator(4, integer=True))
     for each in (axis.xaxis, axis.yaxis):
         each.set_major_formatter(StrMethodFormatter("{x:.0f}"))
-    words = f"width\ndashed: {facts.image_size}, the side of a view\nlarger dot: more pictures"
+    words = f"width, px\ndashed: {facts.image_size}, the side of a view\nlarger dot: more pictures"
     axis.set_xlabel(words, fontsize=SMALL, color=INK)
-    axis.set_ylabel("height", fontsize=SMALL, color=INK)
+    axis.set_ylabel("height, px", fontsize=SMALL, color=INK)
 
 
 def _draw_channels(axis, facts):

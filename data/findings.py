@@ -66,7 +66,7 @@ def _class_counts(labels, class_names):
 
     def named(at):
         label = int(known[at])
-        return [class_names[label] if class_names else label, int(counts[at])]
+        return [class_names[label] if label < len(class_names) else label, int(counts[at])]
 
     return {
         "labelled": int(counts.sum()),

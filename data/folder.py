@@ -16,7 +16,8 @@ import numpy as np
 from data.errors import UserError
 from data.sources import DataSet, FileSource, Split
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
+# Some of them only data.build_tfrecords can convert; training names them as pictures that cannot be read.
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".jp2", ".ppm", ".pgm")
 TEST_FOLDERS = ("test", "val", "validation")
 
 
@@ -83,8 +84,13 @@ def _scan(folder):
     """(picture names, folder names) directly in `folder`, each sorted."""
     with os.scandir(folder) as entries:
         entries = [entry for entry in entries if not entry.name.startswith(".")]
-    pictures = sorted(entry.name for entry in entries if entry.name.lower().endswith(EXTENSIONS))
-    return pictures, sorted(entry.name for entry in entries if entry.is_dir() and entry.name not in pictures)
+    pictures = sorted(entry.name for entry in entries if entry.name.lower().endswith(EXTENSIONS) and _is_file(entry))
+    return pictures, sorted(entry.name for entry in entries if entry.is_dir())
+
+
+def _is_file(entry):
+    """A link that leads nowhere is one, too: a picture that cannot be read, to be named and not passed over."""
+    return entry.is_file() or (entry.is_symlink() and not entry.is_dir())
 
 
 def _walk(folder, above):

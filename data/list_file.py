@@ -2,6 +2,7 @@
 
     a/abbey/gsun_0123.jpg 0         path and label, separated by a blank (or tab) or comma, as Places205 comes;
     b/my pictures/1.jpg,7           a path may hold either: the label is what follows the last of them
+    c/1.jpg,new york                or the last comma, where the first line has one alone or is quoted
     c/2.jpg                         without labels: unlabelled
     file,width,class                or a CSV with a header, in which path and label are found by name
 
@@ -95,7 +96,7 @@ def _read(path):
                 f"{path}: none of its columns ({', '.join(header)}) is called {', '.join(PATH_COLUMNS[:-1])} or "
                 f"{PATH_COLUMNS[-1]}; rename the one that holds the pictures' paths"
             )
-        return _read_lines(path, file.read().split("\n"))
+        return _read_lines(path, file.read().split("\n"), _comma_parted if _by_comma(first) else _parted)
 
 
 def _is_value(text):
@@ -111,10 +112,10 @@ def _read_table(path, rows, header):
     try:
         for row in rows:
             if row and begun:
-                if len(row) <= max(columns) or not row[path_at]:
-                    missing = path_at if len(row) <= path_at or not row[path_at] else label_at
+                if len(row) <= max(columns) or not row[path_at].strip():
+                    missing = path_at if len(row) <= path_at or not row[path_at].strip() else label_at
                     raise UserError(f"{path}:{rows.line_num}: has no {header[missing]}")
-                names.append(row[path_at])
+                names.append(row[path_at].strip())
                 labels.append(row[label_at].strip() if label_at is not None else "")
                 lines.append(rows.line_num)
             begun = begun or bool(row)  # the first row is the header
@@ -125,13 +126,21 @@ def _read_table(path, rows, header):
     return Listing(path, names, None if label_at is None else labels, lines)
 
 
-def _read_lines(path, text):
-    """The simple form, in seconds for millions of lines."""
+def _by_comma(first):
+    """Whether a comma alone separates path and label, so that a label may hold blanks: the first line tells."""
+    plain = first.count(",") == 1 and first.partition(",")[0].strip().lower().endswith(EXTENSIONS)
+    return plain or first.lstrip().startswith('"')
+
+
+def _read_lines(path, text, parted):
+    """The simple form, in seconds for millions of lines; `parted(line)` -> (path, label)."""
     names, labels, lines, labelled = [], [], array.array("q"), None
     for number, line in enumerate(text, 1):
-        name, label = _parted(line)
-        if not name:
+        if not line.strip():
             continue
+        name, label = parted(line)
+        if not name:
+            raise UserError(f"{path}:{number}: has no path")
         if labelled is None:
             labelled = label is not None
         if (label is not None) != labelled:
@@ -148,6 +157,16 @@ def _parted(line):
     if match is None or (not match[2].isdecimal() and match[2].lower().endswith(EXTENSIONS)):
         return line.strip(), None
     return match[1], match[2]
+
+
+def _comma_parted(line):
+    """The same where the label is what follows the last comma, and either may be quoted."""
+    line = line.strip()
+    fields = next(csv.reader([line], skipinitialspace=True)) if '"' in line else line.split(",")
+    if len(fields) == 1:
+        return _parted(fields[0])
+    *name, label = fields
+    return ",".join(name).strip(), label.strip()
 
 
 def _unlabelled(listing):

@@ -25,7 +25,7 @@ from data.record_frames import FOOTER, HEADER, damage, data_length, frames, reco
 # Position of the record in the file; begin of the picture in the record's data, and its length; bytes.
 ROW = np.dtype([("position", "<i8"), ("begin", "<i4"), ("length", "<i4"), ("label", "<i8"), ("index", "<i8")])
 PICTURES = {b"image/encoded": (b"image/class/label", b"image/index"), b"image": (b"label", None)}  # label, index
-_FORMAT = 1
+_FORMAT = 2
 _HEAD = 2**16  # bytes that are unpacked to tell whether a file is compressed
 _NOTABLE = 3  # seconds of listing that are worth a word
 _THREADS = 4

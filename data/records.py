@@ -1,4 +1,6 @@
-"""`tfrecord:GLOB` or `tfrecord:DIR` (its files train-*): pictures in TFRecord files of tf.train.Example, in any order.
+"""`tfrecord:GLOB` or `tfrecord:DIR`: pictures in TFRecord files of tf.train.Example, in any order.
+
+DIR stands for its files train-*, else *-train.tfrecord-*, as TFDS names them.
 
 Fields: `image/encoded` (JPEG, PNG, ...) with `image/class/label` and `image/index`, else `image` with `label`, as TFDS
 writes them.  Labels are kept as they are, -1 where there are none, but for those of TensorFlow's ImageNet script,
@@ -14,6 +16,8 @@ import glob
 import hashlib
 import json
 import os
+import re
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,7 +28,9 @@ from data.record_index import Shard, list_shards
 from data.sources import HEADS, DataSet, Split, evenly_spaced
 
 DESCRIPTION = "dataset.json"  # beside the shards: class names, and how many records each shard holds
+IN_FOLDER = ("train-*", "*-train.tfrecord-*")  # train files of a folder: ours and TensorFlow's script's, TFDS'
 MAX_LABEL = 2**20  # no data set has as many classes: such a label is a damaged one
+_NUMBERED = re.compile(r"(.*)-\d+-of-(\d+)(.*)", re.DOTALL)
 
 
 class RecordSource:
@@ -83,23 +89,31 @@ class RecordNames(Sequence):
 def open_tfrecord(spec: str, pattern: str, first_label: int | None = None) -> DataSet:
     """Lists the records of the files that `pattern` finds; `first_label` (0, 1) is the first class's, None: told.
 
-    Raises UserError naming a file without one record that can be read, and why.
+    Raises UserError naming a file without one record that can be read, and why, or a file that is missing.
     """
-    if os.path.isdir(pattern):
-        pattern = os.path.join(glob.escape(pattern), "train-*")
+    is_folder = os.path.isdir(pattern)
+    folder = pattern if is_folder else os.path.dirname(pattern)
+    patterns = [os.path.join(glob.escape(pattern), name) for name in IN_FOLDER] if is_folder else [pattern]
+    pattern = next(filter(_find, patterns), patterns[0])
     paths = _find(pattern)
+    folder = os.path.dirname(paths[0]) if paths else folder
+    if os.path.isdir(os.path.join(folder, ".build")) and not os.path.exists(os.path.join(folder, DESCRIPTION)):
+        raise UserError(f"{folder or '.'}: the build is not finished; run data.build_tfrecords again")
     if not paths:
-        raise UserError(f"--dataset={spec}: no file matches {pattern}")
+        raise UserError(f"--dataset={spec}: no file matches {' or '.join(patterns)}")
     head, word, tail = pattern.rpartition("train")
     candidates = [_find(f"{head}{name}{tail}") for name in ("validation", "val", "test")] if word else []
     test_paths = next((found for found in candidates if found), None)
-    class_names, counts = _description(os.path.dirname(paths[0]))
-    shards = list_shards(paths, counts)
+    class_names, described = _description(folder)
+    counts = {path: count for shards in described.values() for path, count in shards.items()}
+    for found in filter(None, (paths, test_paths)):
+        _refuse_incomplete(spec, found, described)
+    shards = _listed(paths, counts)
     if first_label is None:
         first_label = told_first_label(shards)
     classes = len(class_names)
     train = _split(spec, "train", paths, shards, first_label, classes)
-    test = test_paths and _split(spec, "test", test_paths, list_shards(test_paths, counts), first_label, classes)
+    test = test_paths and _split(spec, "test", test_paths, _listed(test_paths, counts), first_label, classes)
     return DataSet(spec, class_names, train, test)
 
 
@@ -158,8 +172,7 @@ def _split(spec, name, paths, shards, first_label, classes):
     if not len(rows):
         raise UserError(f"{paths[0]}: no records in {'it' if len(paths) == 1 else f'{len(paths)} files'}")
     if len(problems) == len(rows):
-        others = f"; nor can the other {len(rows) - 1} records be used" if len(rows) > 1 else ""
-        raise UserError(f"{paths[number[0]]}: record 0 {problems[0]}{others}")
+        raise _unreadable(paths[number[0]], problems[0], len(rows))
     rows["length"][unheard_of] = 0
     labels[unheard_of] = -1
     order = row_order(rows["index"], lost)
@@ -176,16 +189,58 @@ def _split(spec, name, paths, shards, first_label, classes):
 
 def _find(pattern):
     files = (path for path in glob.glob(pattern) if os.path.isfile(path))
-    return sorted(path for path in files if not path.endswith((".json", ".txt")))  # descriptions of the data set
+    names = ((path, os.path.basename(path)) for path in files)
+    # Descriptions of the data set are no record files.
+    return sorted(path for path, name in names if not name.endswith((".csv", ".json", ".txt")) and name[0] != ".")
+
+
+def _refuse_incomplete(spec, paths, described):
+    """Raises UserError where the files are not those of one whole split."""
+    splits = {name: shards for name, shards in described.items() if not shards.keys().isdisjoint(paths)}
+    folder = os.path.dirname(paths[0])
+    if len(splits) > 1:
+        raise UserError(
+            f"--dataset={spec}: finds files of the splits {' and '.join(sorted(splits))}; say tfrecord:{folder or '.'}"
+        )
+    for path in (path for shards in splits.values() for path in shards):
+        if not os.path.exists(path):
+            raise UserError(f"{path}: is missing, and {DESCRIPTION} beside it names it; restore it or build it again")
+    numbered = filter(None, (_NUMBERED.fullmatch(path) for path in paths))
+    sets = {(match[1], match[2], match[3]) for match in numbered}
+    for begin, count, end in sorted(sets):
+        # Some files of a whole set may be asked for, so those that lie there are counted.
+        there = len(_find(f"{glob.escape(begin)}-*-of-{count}{glob.escape(end)}"))
+        if there != int(count):
+            raise UserError(f"{begin}-*-of-{count}{end}: {there} files are there, which should be {int(count)}")
+    several = next((begin for begin, copies in Counter(begin for begin, _, _ in sets).items() if copies > 1), None)
+    if several is not None:
+        numbers = " and ".join(str(int(count)) for begin, count, _ in sorted(sets) if begin == several)
+        raise UserError(f"{several}-*: these are files of several sets, of {numbers} files; remove the old ones")
+
+
+def _listed(paths, counts):
+    """`list_shards`; raises UserError for a file of unknown content without one record that can be read."""
+    shards = list_shards(paths, counts)
+    for path, shard in zip(paths, shards, strict=True):
+        if path not in counts and len(shard.rows) and len(shard.problems) == len(shard.rows):
+            raise _unreadable(path, shard.problems[0], len(shard.rows))
+    return shards
+
+
+def _unreadable(path, problem, records):
+    others = f"; nor can the other {records - 1} records be used" if records > 1 else ""
+    return UserError(f"{path}: record 0 {problem}{others}")
 
 
 def _description(folder):
-    """(class names, {path of a shard: number of its records}) as DESCRIPTION tells, none where it does not."""
+    """(class names, {split: {path of a shard: number of its records}}) as DESCRIPTION tells, none where it does not."""
     try:
         with open(os.path.join(folder, DESCRIPTION)) as file:
             described = json.load(file)
-        splits = [split.get("shards", []) for split in described.get("splits", {}).values()]
-        counts = {os.path.join(folder, shard["name"]): int(shard["count"]) for shards in splits for shard in shards}
-        return tuple(str(name) for name in described.get("class_names", ())), counts
+        splits = {
+            name: {os.path.join(folder, shard["name"]): int(shard["count"]) for shard in split.get("shards", [])}
+            for name, split in described.get("splits", {}).items()
+        }
+        return tuple(str(name) for name in described.get("class_names", ())), splits
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return (), {}

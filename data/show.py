@@ -252,14 +252,14 @@ def _remarks(numbers, bad):
     if 0 < labelled < total:
         yield f"{total - labelled:,} of {total:,} have no label"
     yield f"looked at {f'all {total:,}' if looked_at == total else f'{looked_at:,} of {total:,}, evenly spaced'}:"
+    yield f"{numbers['gray']:,} without colour"
+    yield f"{numbers['exif_rotated']:,} turned by EXIF" + (", shown upright" if numbers["exif_rotated"] else "")
     yield f"{len(bad):,} cannot be decoded" + (": training leaves them out" if bad else "")
     for name, reason in bad[:BAD_SHOWN]:
         yield f"  {name}"
         yield f"    {reason}"
     if len(bad) > BAD_SHOWN:
         yield "  ... (data.check lists them all)"
-    yield f"{numbers['exif_rotated']:,} turned by EXIF" + (", shown upright" if numbers["exif_rotated"] else "")
-    yield f"{numbers['gray']:,} without colour"
 
 
 if __name__ == "__main__":

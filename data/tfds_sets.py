@@ -22,6 +22,7 @@ def open_tfds(spec: str, name: str, data_dir: str | None, train_split: str = "tr
     """
     import tensorflow_datasets as tfds
 
+    setting = "--tfds_data_dir" if data_dir else "the environment variable TFDS_DATA_DIR"  # not all mains have the flag
     data_dir = os.path.expanduser(data_dir or os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR)
     try:
         builder = tfds.builder(name, data_dir=data_dir)
@@ -29,7 +30,7 @@ def open_tfds(spec: str, name: str, data_dir: str | None, train_split: str = "tr
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"--dataset={spec}: TFDS finds no such data set in {data_dir} ({reason})") from error
     if not builder.is_prepared():
-        raise UserError(_how_to_prepare(spec, name, data_dir, builder))
+        raise UserError(_how_to_prepare(spec, name, data_dir, setting, builder))
     splits = {split: info for split, info in builder.info.splits.items() if info.num_examples}
     parts = _parts(spec, train_split, splits)
     features = builder.info.features
@@ -37,8 +38,9 @@ def open_tfds(spec: str, name: str, data_dir: str | None, train_split: str = "tr
     tests = {split: _split(spec, "test", [splits[split]], len(names)) for split in TEST_SPLITS if split in splits}
     labelled = [split for split in tests if tests[split].labels.max() >= 0]
     test = next(iter([*labelled, *tests]), None)
-    if test in parts or "test" in parts:
-        raise FlagError(f"--tfds_split={train_split}: {test or 'test'} is the test split, which is not trained on")
+    refused = next((part for part in parts if part in ("test", test)), None)
+    if refused:
+        raise FlagError(f"--tfds_split={train_split}: {refused} is the test split, which is not trained on")
     train = _split(spec, "train", [splits[part] for part in parts], len(names))
     return DataSet(spec, names, train, tests.get(test))
 
@@ -67,7 +69,7 @@ def _split(spec, name, infos, classes):
     return record_split(spec, name, list(counts), counts, classes)
 
 
-def _how_to_prepare(spec, name, data_dir, builder):
+def _how_to_prepare(spec, name, data_dir, setting, builder):
     # Not the `tfds build` program: it does not start without Apache Beam.
     command = f"tfds.builder('{name}', data_dir='{data_dir}').download_and_prepare()"
     command = f'python -c "import tensorflow_datasets as tfds; {command}"'
@@ -78,4 +80,4 @@ def _how_to_prepare(spec, name, data_dir, builder):
         # Where download_and_prepare looks for them, without a DownloadConfig that says otherwise.
         manual = builder.data_dir_root / "downloads" / "manual"
         first = f"put {archives or f'what it asks for ({instructions})'} into {manual}, then "
-    return f"--dataset={spec}: not prepared in {data_dir} (--tfds_data_dir); {first}run once: {command}"
+    return f"--dataset={spec}: not prepared in {data_dir} ({setting}); {first}run once: {command}"

@@ -208,7 +208,10 @@ class Build:
         kept = findings.facts["convertible"].copy()
         kept[findings.good] = True
         if not kept.any():
-            raise UserError(f"--source={self.request.source}: no picture of the {split.name} split can be decoded")
+            raise UserError(
+                f"--source={self.request.source}: no picture of the {split.name} split can be decoded; "
+                f"{os.path.join(self.out, BAD_FILE)} says why"
+            )
         order = draws.build_order(self.request.seed, split.size)
         return order[kept[order]]
 

@@ -184,7 +184,10 @@ def follow(estimator, eval_specs, report=print):
         seen = checkpoint
         metrics = {"step": state["step"], "epoch": state["epoch"]}
         for spec in eval_specs:
-            metrics |= estimator.evaluate(spec)
+            found = estimator.evaluate(spec)
+            if "bad_images" in found:  # of the split it looked at
+                found = found | {"bad_images": metrics.get("bad_images", 0) + found["bad_images"]}
+            metrics |= found
         report(metrics)
         if state["finished"]:
             return metrics

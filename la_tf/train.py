@@ -74,4 +74,4 @@ def report_warm_start(loaded, missing, unused):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, resumes=True)

@@ -358,7 +358,8 @@ def test_all_bad_is_an_error(tmp_path):
     write_folder(tmp_path / "pictures", count=1)
     for path in (tmp_path / "pictures").glob("*/*"):
         path.write_bytes(b"words")
-    assert "no picture of the train split" in error_of(f"folder:{tmp_path}/pictures", tmp_path / "out")
+    message = error_of(f"folder:{tmp_path}/pictures", tmp_path / "out")
+    assert "no picture of the train split" in message and str(tmp_path / "out" / "bad_images.csv") in message
 
 
 def test_more_shards_than_pictures_is_a_flag_error(folder, tmp_path):

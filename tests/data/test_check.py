@@ -2,9 +2,12 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from data.errors import UserError
 from tests.data.pictures import encoded, smooth, write_folder
 from tests.data.strange_pictures import PICTURE, TURNED, bad, saved
 from tests.programs import run
@@ -80,6 +83,31 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path):
     assert process.returncode == 1 and process.stdout == ""
     (line,) = process.stderr.splitlines()  # at once, not after all has been looked at
     assert line.startswith(f"error: --bad_csv={tmp_path}/no/bad.csv: cannot be written")
+
+
+def test_a_split_without_one_good_picture_and_with_more_labels_than_names(tmp_path):
+    from data.check import _described
+    from data.findings import FACTS, Findings, summary
+    from data.sources import Split
+
+    split = Split("", "train", "photo", np.array([0, 1, 1]), None)
+    numbers = summary(split, ["ant"], Findings(np.zeros(3, FACTS), dict.fromkeys(range(3), "is empty")))
+    assert (numbers["least"], numbers["most"]) == (["ant", 1], [1, 2])
+    assert all(line.strip() for line in _described("train", numbers))
+
+
+def test_an_earlier_list_is_there_until_there_is_a_new_one(tmp_path, monkeypatch):
+    from data import check
+
+    monkeypatch.setattr(check.flags, "FLAGS", SimpleNamespace(bad_csv=str(tmp_path / "bad.csv")))
+    (tmp_path / "bad.csv").write_text("earlier")
+    check._write_bad(None)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["earlier"]
+    check._write_bad([])
+    assert [path.read_text().split() for path in tmp_path.iterdir()] == [["split,filename,reason"]]
+    monkeypatch.setattr(check.flags, "FLAGS", SimpleNamespace(bad_csv=str(tmp_path)))
+    with pytest.raises(UserError, match="cannot be written"):
+        check._write_bad(None)
 
 
 def test_digits_can_be_checked_too():

@@ -141,12 +141,12 @@ def main():
     {body}
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main{options})
 '''
 
 
-def run_little(env, tmp_path, body, *flags):
-    (tmp_path / "little.py").write_text(MAIN.format(body=body))
+def run_little(env, tmp_path, body, *flags, options=""):
+    (tmp_path / "little.py").write_text(MAIN.format(body=body, options=options))
     return run(env, "little", *flags, cwd=tmp_path)
 
 
@@ -168,9 +168,12 @@ def test_our_own_mistakes_keep_their_traceback(without_tensorflow, tmp_path):
     assert process.returncode == 1 and "Traceback" in process.stderr
 
 
-def test_an_interrupted_main_says_how_to_go_on(without_tensorflow, tmp_path):
-    process = run_little(without_tensorflow, tmp_path, "raise KeyboardInterrupt")
-    assert process.returncode == 130 and "resumes" in process.stderr and "Traceback" not in process.stderr
+@pytest.mark.parametrize(
+    ("options", "said"), [("", "stopped\n"), (", resumes=True", "stopped; the same command resumes\n")]
+)
+def test_an_interrupted_main_says_how_to_go_on(without_tensorflow, tmp_path, options, said):
+    process = run_little(without_tensorflow, tmp_path, "raise KeyboardInterrupt", options=options)
+    assert process.returncode == 130 and process.stderr == said
 
 
 def test_native_chatter_is_hidden_and_what_comes_after_it_is_not(without_tensorflow, tmp_path):

@@ -41,6 +41,21 @@ def test_without_class_folders_it_is_unlabelled(tmp_path):
     assert dataset.class_names == () and dataset.class_count == 0 and dataset.test is None
 
 
+def test_pictures_that_have_to_be_converted_are_listed(tmp_path):
+    names = ["a.tif", "b.TIFF", "c.jp2", "d.ppm", "e.pgm"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    assert list(opened(tmp_path).train.names) == names
+
+
+def test_a_folder_named_like_a_picture_is_a_folder(tmp_path):
+    write_folder(tmp_path, count=1, classes=("ant.jpg", "bee"))
+    (tmp_path / "bee" / "gone.jpg").symlink_to(tmp_path / "nowhere")  # a picture that cannot be read
+    dataset = opened(tmp_path)
+    assert dataset.class_names == ("ant.jpg", "bee")
+    assert list(dataset.train.names) == ["ant.jpg/0.png", "bee/0.png", "bee/gone.jpg"]
+
+
 def test_unlabelled_train_folder_with_labelled_test(tmp_path):
     write(tmp_path / "train" / "0.png", smooth(0, 20, 20))
     write_folder(tmp_path / "test", count=1)

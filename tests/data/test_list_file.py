@@ -48,6 +48,31 @@ def test_the_label_is_what_follows_the_last_separator(folder):
     assert listed(dataset.train) == [("a/two words.jpg", 3), ("b/3, 4.png", 1), ("b/3, 4.png", 2)]
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["a/1.jpg,new york", "a/two words.jpg, rome", "b/3, 4.png,new york", "b/5.png,"],
+        ['"a/1.jpg","new york"', '"a/two words.jpg",rome', '"b/3, 4.png", "new york"', 'b/5.png,""'],
+        ['a/1.jpg,"new york"\r', "a/two words.jpg,rome\r", "\r", '"b/3, 4.png",new york\r', "b/5.png ,\r"],
+    ],
+)
+def test_a_label_may_hold_blanks_where_commas_separate(folder, lines):
+    dataset = opened(folder / "list.txt", "\n".join(lines))
+    assert dataset.class_names == ("new york", "rome")
+    names = ["a/1.jpg", "a/two words.jpg", "b/3, 4.png", "b/5.png"]
+    assert listed(dataset.train) == list(zip(names, [0, 1, 0, -1], strict=True))
+
+
+def test_a_comma_in_the_first_path_separates_nothing(folder):
+    dataset = opened(folder / "list.txt", "b/3, 4.png 1\na/1.jpg 0\n")
+    assert listed(dataset.train) == [("b/3, 4.png", 1), ("a/1.jpg", 0)]
+
+
+def test_blanks_around_a_path_are_no_part_of_it(folder):
+    dataset = opened(folder / "l.csv", "label, path\n3, a/1.jpg\n4,b/5.png \n")
+    assert listed(dataset.train) == [("a/1.jpg", 3), ("b/5.png", 4)]
+
+
 def test_minus_one_is_an_unknown_label(folder):
     assert listed(opened(folder / "l", "a/1.jpg -1\nb/5.png 4\n").train) == [("a/1.jpg", -1), ("b/5.png", 4)]
 
@@ -169,6 +194,8 @@ def test_an_unlabelled_train_list_makes_the_test_list_unlabelled(folder):
         ("path,label\n", "list:", "names no pictures"),
         ("a/1.jpg 1\n\nb/5.png\n", "list:3:", "has no label"),
         ("a/1.jpg\nb/5.png 1\n", "list:2:", "has a label"),
+        ("a/1.jpg,1\nb/5.png\n", "list:2:", "has no label"),
+        ("a/1.jpg,1\n,2\n", "list:2:", "has no path"),
         ("file,label\na/1.jpg,1\nb/5.png\n", "list:3:", "has no label"),
         ("label,file\n1,a/1.jpg\n\n2,\n", "list:4:", "has no file"),
         ("a/1.jpg 1\nb/5.png -3\na/1.jpg 2\n", "list:2:", "'-3'"),

@@ -91,12 +91,8 @@ def lossless(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def as_the_kind_wants(request, monkeypatch):
-    if "streamed" in getattr(request.node, "callspec", _Nothing).params.values():
+    if "streamed" in request.node.name:
         monkeypatch.setattr(reading, "MEMORY", 0)  # small pictures of one size that do not fit
-
-
-class _Nothing:
-    params = {}
 
 
 def training(split, size, steps, batch_size=BATCH, **options):
@@ -141,14 +137,16 @@ def test_the_contract_has_static_shapes(sets, kind):
         "valid": tf.TensorSpec([4], tf.bool),
     }
     image = tf.TensorSpec([None, size, size, 3], tf.float32)
-    rest = {key: tf.TensorSpec([None], dtype) for key, dtype in zip(KEYS[1:], (tf.int64, tf.int64, tf.bool), strict=True)}
+    rest = {
+        key: tf.TensorSpec([None], dtype) for key, dtype in zip(KEYS[1:], (tf.int64, tf.int64, tf.bool), strict=True)
+    }
     ten = evaluation_batches(split, size, 4, ten_crop=True).element_spec
     assert ten == {"image": image, "views": (image,) * 10} | rest
 
 
 @whole_kinds
 def test_batches_keep_the_contract(sets, first_batches, kind):
-    split, size = sets(kind, False)
+    split, _ = sets(kind, False)
     for batch in first_batches(kind, False):
         assert batch["image"].min() >= 0 and 0.1 < batch["image"].max() <= 1
         assert np.array_equal(batch["label"], split.labels[batch["index"]])
@@ -212,9 +210,9 @@ def test_a_batch_larger_than_the_data_set_names_the_flag(sets):
 
 WHOLE = 0, 1
 OTHERWISE = {  # by kind: (workers, first step, which of how many pipelines)
-    "in memory": [(1, 0, WHOLE), (5, 7, WHOLE), (2, 7, (0, 2)), (1, 0, (1, 3))],
+    "in memory": [(1, 7, WHOLE), (5, 0, (0, 2)), (2, 7, (1, 3))],
     "streamed": [(1, 7, WHOLE), (5, 0, (2, 3))],
-    "files": [(1, 0, WHOLE), (5, 7, WHOLE), (1, 7, (1, 2)), (2, 0, (2, 3))],
+    "files": [(5, 7, WHOLE), (1, 0, (1, 2)), (2, 7, (2, 3))],
     "records": [(5, 7, (0, 3))],
 }
 
@@ -283,9 +281,8 @@ def assert_views_by_hand(split, size, augmentations, resize):
         augmentation_for("photo", 33),  # 1089 px, not divisible by 8; by area where a side is over 66 px
         (
             augmentation_for("photo", 80),
-            transfer_augmentation(80, False),
             transfer_augmentation(79, True),
-            *multi_crop(70, 1),
+            *multi_crop(70, 1)[1:],
         ),
     ],
     ids=["photo", "several"],
@@ -317,7 +314,7 @@ def test_evaluation_goes_through_all_rows_in_order(sets, kind):
     assert np.array_equal(np.concatenate([batch["label"] for batch in got]), split.labels)
     assert len(got[-1]["index"]) == split.size % len(got[0]["index"])
     for batch in got:
-        assert batch["valid"].all() and 0 <= batch["image"].min() and 0.1 < batch["image"].max() <= 1
+        assert batch["valid"].all() and batch["image"].min() >= 0 and 0.1 < batch["image"].max() <= 1
 
 
 def test_evaluation_of_large_pictures_is_the_centre_with_a_margin(lossless):
@@ -335,7 +332,7 @@ def test_white_stays_in_range(tmp_path):
     split = open_dataset(f"folder:{tmp_path}").train
     whole = training_batches(split, Augmentation(31), 4, seed=0).take(1).as_numpy_iterator()
     for batch in (*evaluation(split, 31, 4), *whole):
-        assert 0.9999 < batch["image"].min() and batch["image"].max() <= 1
+        assert batch["image"].min() > 0.9999 and batch["image"].max() <= 1
 
 
 def test_the_ten_crop_of_files_is_cut_out_by_hand(lossless):
@@ -416,7 +413,7 @@ def test_all_views_of_a_bad_picture_are_stood_in_for(sets, kind):
 def test_evaluation_masks_bad_pictures_up_to_the_last(sets, kind):
     split, size = sets(kind, True)
     rows = [[2, 0, 1, 5], [8, 3, 4, 11], BAD, [11]]
-    got = evaluation(split, size, 4, rows=sum(rows, []))
+    got = evaluation(split, size, 4, rows=np.concatenate(rows))
     for batch, index in zip(got, rows, strict=True):
         assert batch["index"].tolist() == index and batch["label"].tolist() == [row // 7 for row in index]
         assert batch["image"].shape == (len(index), size, size, 3)

@@ -102,10 +102,76 @@ def test_a_folder_stands_for_its_train_files(tmp_path, name):
 
 def test_descriptions_beside_the_files_are_no_record_files(tmp_path):
     write_records(tmp_path / "a", [example(image__encoded=PICTURES[0])])
-    for name in ("dataset.json", "labels.txt"):
+    for name in ("dataset.json", "labels.txt", "bad_images.csv"):
         (tmp_path / name).write_text("{}")
     assert opened(tmp_path / "*").train.size == 1
     assert opened(tmp_path / "*").train.size == 1  # nor is the index
+
+
+@pytest.mark.parametrize("name", ["train-00000", "tiny-train.tfrecord-00000-of-00001"])
+def test_a_folder_may_have_the_names_of_tfds(tmp_path, name):
+    write_records(tmp_path / name, [example(image=PICTURES[0])])
+    write_records(tmp_path / name.replace("train", "test"), [example(image=picture) for picture in PICTURES[:2]])
+    dataset = opened(tmp_path)
+    assert (dataset.train.size, dataset.test.size) == (1, 2)
+
+
+def test_both_names_that_a_folder_may_have_are_told(tmp_path):
+    assert f"{tmp_path}/train-* or {tmp_path}/*-train.tfrecord-*" in error_of(tmp_path)
+
+
+# Files that are missing, or too many
+
+
+@pytest.mark.parametrize("pattern", ["", "train-*", "train-00000*"])
+def test_a_shard_that_the_description_names_must_be_there(tmp_path, pattern):
+    write_own(tmp_path)
+    (tmp_path / "train-00001-of-00003").unlink()
+    assert error_of(tmp_path / pattern).startswith(f"{tmp_path}/train-00001-of-00003: is missing")
+
+
+def test_a_test_shard_that_the_description_names_must_be_there(tmp_path):
+    write_splits(tmp_path)
+    (tmp_path / "test-00000-of-00002").unlink()
+    assert error_of(tmp_path).startswith(f"{tmp_path}/test-00000-of-00002: is missing")
+
+
+@pytest.mark.parametrize("shards", [0, 3])
+def test_a_build_that_is_not_finished_is_told(tmp_path, shards):
+    write_own(tmp_path, shards)
+    (tmp_path / ".build").mkdir()
+    assert shards == 0 or opened(tmp_path).train.size == 12
+    (tmp_path / "dataset.json").unlink()
+    expected = f"{tmp_path}: the build is not finished; run data.build_tfrecords again"
+    assert error_of(tmp_path) == error_of(tmp_path / "train-*") == expected
+
+
+@pytest.mark.parametrize("pattern", ["", "*", "train-00000-*"])
+def test_the_number_of_files_is_in_their_names(tmp_path, pattern):
+    for i in (0, 1, 3):
+        write_records(tmp_path / f"train-{i:05d}-of-00004", [example(image__encoded=PICTURES[i])])
+    assert error_of(tmp_path / pattern) == f"{tmp_path}/train-*-of-00004: 3 files are there, which should be 4"
+    write_records(tmp_path / "train-00002-of-00004", [example(image__encoded=PICTURES[2])])
+    assert opened(tmp_path).train.size == 4
+    assert opened(tmp_path / "train-0000[02]*").train.size == 2, "some may be asked for"
+    write_records(tmp_path / "train-00004-of-00004", [example(image__encoded=PICTURES[4])])
+    assert "5 files are there, which should be 4" in error_of(tmp_path)
+
+
+def test_files_of_an_older_set_are_not_mixed_with_the_new_ones(tmp_path):
+    for name in ("train-0-of-1", "train-0-of-2", "train-1-of-2"):
+        write_records(tmp_path / name, [example(image__encoded=PICTURES[0])])
+    assert f"{tmp_path}/train-*: these are files of several sets, of 1 and 2 files" in error_of(tmp_path)
+    assert opened(tmp_path / "*-of-2").train.size == 2
+
+
+def test_a_glob_does_not_mix_splits(tmp_path):
+    write_splits(tmp_path)
+    (tmp_path / "bad_images.csv").write_text("split,filename,reason\n")
+    message = f"--dataset=tfrecord:{tmp_path}/*: finds files of the splits test and train; say tfrecord:{tmp_path}"
+    assert error_of(tmp_path / "*") == message
+    assert (opened(tmp_path).train.size, opened(tmp_path).test.size) == (12, 2)
+    assert opened(tmp_path / "test-*").train.size == 2
 
 
 # Labels
@@ -238,6 +304,15 @@ def test_where_no_record_can_be_read_the_first_is_named(tmp_path):
     assert "the other 2" in message
 
 
+def test_a_file_without_a_readable_record_is_named_among_others(tmp_path):
+    write_records(tmp_path / "train-0", [example(image__encoded=PICTURES[0])])
+    (tmp_path / "train-1").write_text("dear reader, this is a letter")
+    assert error_of(tmp_path).startswith(f"{tmp_path}/train-1: record 0 has a damaged header")
+    content = {"splits": {"train": {"shards": [{"name": f"train-{i}", "count": 1 + i} for i in range(2)]}}}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    assert list(problems_of(tmp_path)) == [1, 2], "its records are known, and lost"
+
+
 def test_a_field_of_the_wrong_type_is_named(tmp_path):
     write_records(tmp_path / "a", [example(image__encoded=3)])
     assert "a: record 0 has a field image/encoded that holds no bytes" in error_of(tmp_path / "a")
@@ -274,6 +349,17 @@ def write_own(folder, shards=3, count=4):
     content = {"splits": {"train": {"shards": described}}, "class_names": ["ant", "bee", "cat"]}
     (folder / "dataset.json").write_text(json.dumps(content))
     return folder
+
+
+def write_splits(folder):
+    """The same with a test split of two shards."""
+    write_own(folder)
+    content = json.loads((folder / "dataset.json").read_text())
+    names = [f"test-{shard:05d}-of-00002" for shard in range(2)]
+    for name in names:
+        write_records(folder / name, [example(image__encoded=PICTURES[0], image__class__label=0)])
+    content["splits"]["test"] = {"shards": [{"name": name, "count": 1} for name in names]}
+    (folder / "dataset.json").write_text(json.dumps(content))
 
 
 def header(path, record):

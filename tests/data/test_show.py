@@ -39,7 +39,7 @@ def records(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("which", "several"),
-    [("digits", False), ("small files", True), ("photographs", False), ("photographs", True), ("records", False)],
+    [("digits", False), ("small files", False), ("photographs", True), ("records", False)],
 )
 def test_the_views_are_those_of_training(which, several, photographs, records, tmp_path):
     spec, size = {
@@ -104,6 +104,18 @@ def test_a_part_of_a_split_holds_those_pictures(which, photographs, records):
     else:
         assert [part.names[i] for i in range(3)] == [split.names[row] for row in rows]
         assert [part.source.read(i) for i in range(3)] == [split.source.read(row) for row in rows]
+
+
+@pytest.mark.parametrize("which", ["photographs", "records"])
+def test_of_a_large_split_evenly_spaced_pictures_are_looked_at(which, photographs, records, monkeypatch):
+    split = open_dataset({"photographs": f"folder:{photographs}", "records": records}[which]).train
+    rows, findings = show._look_at(split, 1)
+    assert rows.tolist() == list(range(8)) and findings.good.tolist() == list(range(8))
+    monkeypatch.setattr(show, "LOOK_AT_ALL", 7)
+    monkeypatch.setattr(show, "LOOK_AT", 3)
+    rows, some = show._look_at(split, 1)
+    assert rows.tolist() == [0, 4, 7]  # 3.5 is rounded to the even number
+    assert some.facts.tolist() == findings.facts[rows].tolist() and some.problems == {}
 
 
 def test_mean_and_deviation_of_flat_pictures(tmp_path):
@@ -230,6 +242,7 @@ def test_every_kind_of_view_is_drawn(view, tmp_path):
     assert (tmp_path / "grid.svg").read_text().startswith("<?xml")
 
 
+@pytest.mark.slow
 def test_a_data_set_without_one_good_picture_is_named(tmp_path):
     for name, (data, _) in bad().items():
         (tmp_path / name).write_bytes(data)

@@ -140,8 +140,8 @@ def test_a_test_split_without_labels_gives_way_to_the_validation_split(data_dir)
     assert dataset.test.labels.tolist() == [
         int(entry["label"]) for entry in entries(data_dir, "validation", builder=LaTinyHiddenTest)
     ]
-    for split in ("validation", "train+validation", "test"):
-        with pytest.raises(FlagError, match="is the test split"):
+    for split, refused in (("validation",) * 2, ("train+validation", "validation"), ("test",) * 2):
+        with pytest.raises(FlagError, match=f": {refused} is the test split"):
             opened("tfds:la_tiny_hidden_test", data_dir, tfds_split=split)
 
 
@@ -172,6 +172,16 @@ def error_of(spec, data_dir):
 def test_a_set_that_is_not_prepared_says_how_to(tmp_path):
     message = error_of("tfds:mnist", tmp_path)
     assert f"tfds.builder('mnist', data_dir='{tmp_path}').download_and_prepare()" in message
+    assert f"not prepared in {tmp_path} (--tfds_data_dir)" in message
+
+
+def test_without_the_flag_the_variable_is_named(tmp_path, monkeypatch):
+    """Not every main has the flag."""
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    with pytest.raises(UserError) as error:
+        open_dataset("tfds:mnist")
+    assert f"not prepared in {tmp_path} (the environment variable TFDS_DATA_DIR)" in str(error.value)
+    assert "--tfds_data_dir" not in str(error.value)
 
 
 def test_sets_can_be_prepared_in_this_environment():

@@ -257,6 +257,15 @@ def test_following_a_finished_run_evaluates_its_last_checkpoint_and_ends(tmp_pat
     assert reports == [metrics] and metrics == {"step": 10, "epoch": 1, "mean_index": 19.5}
 
 
+def test_following_counts_the_bad_pictures_of_all_evaluations(tmp_path):
+    trained(tmp_path, steps=10)
+    counts = {"validation": {"bad_images": 2}, "plain": {}, "test": {"bad_images": 3}}
+    specs = [EvalSpec(input_fn, lambda *_, found=found: found, name=name) for name, found in counts.items()]
+    metrics = follow(estimator(tmp_path), specs, report=lambda _: None)
+    assert metrics["bad_images"] == 5
+    assert MetricsFile(tmp_path / "eval_test").read()[-1]["bad_images"] == 3, "each its own"
+
+
 def test_old_checkpoints_go_and_can_be_evaluated_as_long_as_they_are_there(tmp_path):
     run = trained(tmp_path, steps=20)
     assert checkpoints.steps(tmp_path) == [10, 15, 20]  # RunConfig keeps three
