@@ -20,7 +20,7 @@ MARGIN, GAP, GROUP_GAP, CELL = 0.2, 0.05, 0.2, 1.0  # inches, as all lengths her
 HEADING, TITLE, AXIS = 0.25, 0.55, 0.75  # above a group of columns, above a panel, below it
 LEAST_LABEL, MOST_LABEL = 0.9, 1.8
 NARROWEST = 11.5
-LEAST_PANEL, BAR = 2.2, 0.15
+LEAST_PANEL, BAR = 2.4, 0.15
 SMALL, NORMAL, LARGE = 7, 8, 11  # points
 LINE = 0.0195  # height of text of one point
 
@@ -107,7 +107,7 @@ def _draw_classes(axis, facts):
     counts, names = facts.counts, facts.class_names
     if not len(counts):
         return _only_words(axis, "classes", "without labels")
-    _title(axis, f"pictures in each of {len(counts):,} classes")
+    _title(axis, f"pictures of each class ({len(counts):,})")
     if len(counts) <= MOST_BARS:
         axis.barh(range(len(counts)), counts, color=BLUE, height=0.7)
         for i, count in enumerate(counts):
@@ -231,7 +231,7 @@ def _width(text, size, weight="normal"):
 def _fitting(text, width, size, weight="normal"):
     """`text` as it fits into `width`: where it is too long its middle makes way for an ellipsis."""
     text = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
-    whole, kept = text, min(len(text), 200)
+    whole, kept = text, min(len(text), int(4 * width * 72 / size))  # no letter is narrower than a quarter of its height
     while kept and _width(text, size, weight) > width:
         kept -= 1
         text = f"{whole[: kept - kept // 2]}…{whole[len(whole) - kept // 2 :]}"

@@ -4,7 +4,6 @@ A row per picture: as evaluation sees it, then its views, exactly those that tra
 class counts, sizes, mean and deviation of each channel, and what was wrong with the pictures.
 """
 
-import dataclasses
 import os
 import sys
 
@@ -14,19 +13,17 @@ from absl import flags
 from data import cli
 from data.augmentation import AUGMENTATION_FLAGS, augmentation_for, multi_crop, transfer_augmentation
 from data.config import image_size_for, open_configured, require_dataset
-from data.draws import epoch_order_numpy
 from data.errors import FlagError, UserError
 from data.findings import summary
 from data.flags import data_config
-from data.records import RecordSource
-from data.sources import ArraySource, FileSource, Split, evenly_spaced
+from data.overview import channel_statistics, chosen_rows, look_at
+from data.sources import evenly_spaced
 
 VIEWS = ("train", "transfer", "patch", "multi_crop", "ten_crop")
 EXTENSIONS = (".png", ".svg", ".pdf")
 MOST = 50  # rows and columns
-LOOK_AT_ALL, LOOK_AT = 20_000, 2_000  # pictures
 MEASURED = 1_000  # views
-BAD_SHOWN = 5
+BAD_SHOWN = 4
 
 flags.DEFINE_string("out", None, f"The file to draw into: {' | '.join(EXTENSIONS)}.")
 flags.DEFINE_string("view", "train", f"Whose views: {' | '.join(VIEWS)}.")
@@ -47,7 +44,7 @@ def main():
     from data import figures
 
     split, image_size = dataset.train, image_size_for(config, dataset)
-    looked_at, findings = _look_at(split, config.workers)
+    looked_at, findings = look_at(split, config.workers)
     good = looked_at[findings.good]
     bad = [(split.names[looked_at[row]], reason) for row, reason in findings.problems.items()]
     if not len(good):
@@ -93,61 +90,6 @@ def main():
         "first_bad": bad[:BAD_SHOWN],
         "counts": list(zip(names, counts.tolist(), strict=True)),
     }
-
-
-def _look_at(split, workers):
-    """(the rows that are looked at, sorted; data.findings.Findings of them)."""
-    from data.examination import find
-
-    if split.size <= LOOK_AT_ALL:
-        return np.arange(split.size), find(split, workers)
-    rows = np.array(evenly_spaced(split.size, LOOK_AT))
-    return rows, find(part(split, rows), workers)
-
-
-def part(split: Split, rows: np.ndarray) -> Split:
-    """The split that has `rows` of `split` alone."""
-    source = split.source
-    if isinstance(source, ArraySource):
-        chosen = ArraySource(source.pictures[rows], split.spec)
-    elif isinstance(source, FileSource):
-        chosen = FileSource(source.root, [source.names[row] for row in rows])
-    else:
-        columns = (source.shard, source.record, source.position, source.begin, source.length)
-        problems = {i: source.problems[row] for i, row in enumerate(rows.tolist()) if row in source.problems}
-        chosen = RecordSource(source.shards, *(column[rows] for column in columns), problems)
-    return dataclasses.replace(split, labels=split.labels[rows], source=chosen)
-
-
-def chosen_rows(labels: np.ndarray, candidates: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Up to `count` rows out of `candidates`, sorted by class, spread evenly over the classes there are; within a
-    class `seed` chooses.  Without labels: evenly spaced ones."""
-    known = candidates[labels[candidates] >= 0]
-    if not len(known):
-        return candidates[evenly_spaced(len(candidates), count)]
-    known = known[epoch_order_numpy(seed, 0, len(known))]
-    known = known[np.argsort(labels[known], kind="stable")]
-    _, first, sizes = np.unique(labels[known], return_index=True, return_counts=True)
-    if len(first) > count:
-        return known[first[evenly_spaced(len(first), count)]]
-    place = np.arange(len(known)) - np.repeat(first, sizes)  # within its class
-    return known[np.sort(np.argsort(place, kind="stable")[:count])]
-
-
-def channel_statistics(split: Split, image_size: int, rows: np.ndarray, workers: int = 0):
-    """Mean and standard deviation, [3] each, over all pixels of the evaluation views of `rows`, bad ones left out."""
-    from data.examination import progress
-    from data.pipeline import evaluation_batches
-
-    sums, count = np.zeros([2, 3]), 0
-    with progress("measuring", len(rows), 0) as bar:
-        for batch in evaluation_batches(split, image_size, 50, rows, workers).as_numpy_iterator():
-            views = batch["image"][batch["valid"]].astype(np.float64)
-            sums += [np.sum(views, axis=(0, 1, 2)), np.sum(views**2, axis=(0, 1, 2))]
-            count += len(views)
-            bar.update(len(batch["valid"]))
-    mean, square = sums / (count * image_size**2)
-    return mean, np.sqrt(np.maximum(square - mean**2, 0))
 
 
 def _check_flags(config, out, view):

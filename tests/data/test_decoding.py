@@ -285,23 +285,23 @@ def test_a_few_bytes_are_refused_like_any_other(head, length):
 NOT_READ = "is damaged, or of a format that is not read (only JPEG, PNG, GIF, still WebP and BMP of 24 or 32 bit are)"
 
 
-@pytest.mark.parametrize(
-    "data, phrase",
-    [
-        (b"", "is empty (0 bytes)"),
-        (b"<html>404 Not Found</html>", "is not a picture but text ('<html>404 Not Fo'...)"),
-        (b"a\r\n\tb", "is not a picture but text ('a\\r\\n\\tb'...)"),
-        (UPRIGHT[:-100], "is cut short or damaged"),
-        (encoded(PIXELS)[:-100], "is cut short or damaged"),
-        (b"\xff\xd8\xff", "is cut short or damaged"),
-        (encoded(PIXELS, "gif")[:-1000], "is cut short or damaged"),
-        (encoded(PIXELS, "webp")[:-100], "is cut short or damaged"),
-        (bytes(range(128, 256)), NOT_READ),
-        (saved(PICTURE, "tiff"), NOT_READ),
-        (saved(PICTURE.quantize(16), "bmp"), NOT_READ),
-        (saved(PICTURE, "webp", save_all=True, append_images=[PICTURE.rotate(180)]), NOT_READ),
-    ],
-    ids=lambda value: None,
-)
-def test_the_problem_of_a_picture_is_told_in_one_phrase(data, phrase):
+PROBLEMS = {
+    "empty": (b"", "is empty (0 bytes)"),
+    "text": (b"<html>404 Not Found</html>", "is not a picture but text ('<html>404 Not Fo'...)"),
+    "lines": (b"a\r\n\tb", "is not a picture but text ('a\\r\\n\\tb'...)"),
+    "cut JPEG": (UPRIGHT[:-100], "is cut short or damaged"),
+    "very short JPEG": (b"\xff\xd8\xff", "is cut short or damaged"),
+    "cut PNG": (encoded(PIXELS)[:-100], "is cut short or damaged"),
+    "cut GIF": (encoded(PIXELS, "gif")[:-1000], "is cut short or damaged"),
+    "cut WebP": (encoded(PIXELS, "webp")[:-100], "is cut short or damaged"),
+    "noise": (bytes(range(128, 256)), NOT_READ),
+    "TIFF": (saved(PICTURE, "tiff"), NOT_READ),
+    "palette BMP": (saved(PICTURE.quantize(16), "bmp"), NOT_READ),
+    "moving WebP": (saved(PICTURE, "webp", save_all=True, append_images=[PICTURE.rotate(180)]), NOT_READ),
+}
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_the_problem_of_a_picture_is_told_in_one_phrase(name):
+    data, phrase = PROBLEMS[name]
     assert problem(data) == phrase

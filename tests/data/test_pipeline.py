@@ -210,10 +210,10 @@ def test_a_batch_larger_than_the_data_set_names_the_flag(sets):
 
 WHOLE = 0, 1
 OTHERWISE = {  # by kind: (workers, first step, which of how many pipelines)
-    "in memory": [(1, 7, WHOLE), (5, 0, (0, 2)), (2, 7, (1, 3))],
-    "streamed": [(1, 7, WHOLE), (5, 0, (2, 3))],
-    "files": [(5, 7, WHOLE), (1, 0, (1, 2)), (2, 7, (2, 3))],
-    "records": [(5, 7, (0, 3))],
+    "in memory": [(1, 7, WHOLE), (5, 0, (1, 3))],
+    "streamed": [(5, 7, WHOLE)],
+    "files": [(5, 7, WHOLE), (1, 0, (1, 2))],
+    "records": [(1, 7, (2, 3))],
 }
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data import show
+from data import overview
 from data.augmentation import augmentation_for, multi_crop
 from data.figures import MOST_BARS, Facts, sheet
 from data.pipeline import training_batches, views_of
@@ -39,15 +39,14 @@ def records(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("which", "several"),
-    [("digits", False), ("small files", False), ("photographs", True), ("records", False)],
+    [("digits", False), ("photographs", True), ("records", False)],
 )
-def test_the_views_are_those_of_training(which, several, photographs, records, tmp_path):
+def test_the_views_are_those_of_training(which, several, photographs, records):
     spec, size = {
-        "digits": lambda: ("digits", 16),
-        "small files": lambda: (f"folder:{write_folder(tmp_path, count=4)}", 20),
-        "photographs": lambda: (f"folder:{photographs}", 80),
-        "records": lambda: (records, 72),
-    }[which]()
+        "digits": ("digits", 16),
+        "photographs": (f"folder:{photographs}", 80),
+        "records": (records, 72),
+    }[which]
     split = open_dataset(spec).train
     views = multi_crop(size, small_views=1) if several else augmentation_for(split.kind, size)
     rows, batch_size = np.array([5, 0, 7]), min(split.size, 479)  # 479 divides the 1,437 digits
@@ -74,7 +73,7 @@ def test_pictures_are_spread_over_the_classes():
     everything = np.arange(len(labels))
 
     def classes(count, candidates=everything, seed=0):
-        return labels[show.chosen_rows(labels, candidates, count, seed)].tolist()
+        return labels[overview.chosen_rows(labels, candidates, count, seed)].tolist()
 
     assert classes(3) == [0, 2, 4]
     assert classes(5) == [0, 1, 2, 3, 4]
@@ -82,22 +81,27 @@ def test_pictures_are_spread_over_the_classes():
     assert classes(13) == [0] * 3 + [1] * 3 + [2] + [3] * 3 + [4] * 3
     assert classes(3, everything[labels != 2]) == [0, 3, 4]
     assert len(classes(50)) == 50 and len(classes(100)) == 50 + 3 + 1 + 9 + 9
-    rows = [tuple(show.chosen_rows(labels, everything, 5, seed)) for seed in range(9)]
-    assert len(set(rows)) > 3 and rows[4] == tuple(show.chosen_rows(labels, everything, 5, 4))
+    rows = [tuple(overview.chosen_rows(labels, everything, 5, seed)) for seed in range(9)]
+    assert len(set(rows)) > 3 and rows[4] == tuple(overview.chosen_rows(labels, everything, 5, 4))
 
 
 def test_pictures_without_labels_are_evenly_spaced():
     candidates = np.arange(0, 200, 2)
     labels = np.full(200, -1)
-    assert show.chosen_rows(labels, candidates, 4, 0).tolist() == [0, 66, 132, 198]
-    assert show.chosen_rows(labels, candidates[:2], 4, 0).tolist() == [0, 2]
+    assert overview.chosen_rows(labels, candidates, 4, 0).tolist() == [0, 66, 132, 198]
+    assert overview.chosen_rows(labels, candidates[:2], 4, 0).tolist() == [0, 2]
 
 
 @pytest.mark.parametrize("which", ["digits", "photographs", "records"])
 def test_a_part_of_a_split_holds_those_pictures(which, photographs, records):
     split = open_dataset({"photographs": f"folder:{photographs}", "records": records}.get(which, which)).train
     rows = np.array([6, 1, 7])
-    part = show.part(split, rows)
+    part = overview.part(split, rows)
+    if which == "records":
+        split.source.problems[1] = "is damaged"
+        with pytest.raises(OSError, match="is damaged"):
+            overview.part(split, rows).source.read(1)
+        split.source.problems.clear()
     assert part.size == 3 and part.labels.tolist() == split.labels[rows].tolist()
     if which == "digits":
         np.testing.assert_array_equal(part.source.pictures, split.source.pictures[rows])
@@ -109,11 +113,11 @@ def test_a_part_of_a_split_holds_those_pictures(which, photographs, records):
 @pytest.mark.parametrize("which", ["photographs", "records"])
 def test_of_a_large_split_evenly_spaced_pictures_are_looked_at(which, photographs, records, monkeypatch):
     split = open_dataset({"photographs": f"folder:{photographs}", "records": records}[which]).train
-    rows, findings = show._look_at(split, 1)
+    rows, findings = overview.look_at(split, 1)
     assert rows.tolist() == list(range(8)) and findings.good.tolist() == list(range(8))
-    monkeypatch.setattr(show, "LOOK_AT_ALL", 7)
-    monkeypatch.setattr(show, "LOOK_AT", 3)
-    rows, some = show._look_at(split, 1)
+    monkeypatch.setattr(overview, "LOOK_AT_ALL", 7)
+    monkeypatch.setattr(overview, "LOOK_AT", 3)
+    rows, some = overview.look_at(split, 1)
     assert rows.tolist() == [0, 4, 7]  # 3.5 is rounded to the even number
     assert some.facts.tolist() == findings.facts[rows].tolist() and some.problems == {}
 
@@ -123,7 +127,7 @@ def test_mean_and_deviation_of_flat_pictures(tmp_path):
         write(tmp_path / f"{i}.png", np.full([20, 24, 3], colour, np.uint8))
     (tmp_path / "2.png").write_bytes(b"")
     split = open_dataset(f"folder:{tmp_path}").train
-    mean, std = show.channel_statistics(split, 16, np.arange(3))
+    mean, std = overview.channel_statistics(split, 16, np.arange(3))
     np.testing.assert_allclose(mean, [0.4, 0.5, 1], atol=1e-6)
     np.testing.assert_allclose(std, [0.2, 0.5, 0], atol=1e-3)
 
