@@ -138,8 +138,11 @@ def takes(batches):
     return take
 
 
-def decoder_alone(paths, boxes):
-    """Endless batches of nothing but tf.io.decode_and_crop_jpeg, of pictures in memory (boxes None: decode_jpeg)."""
+def decoder_alone(paths, boxes, size=None):
+    """Endless batches of nothing but tf.io.decode_and_crop_jpeg, of pictures in memory (boxes None: decode_jpeg).
+
+    With a `size` they are resized by TensorFlow's fastest filter as well: what any view of a photograph takes.
+    """
     import tensorflow as tf
 
     data = tf.constant([Path(path).read_bytes() for path in paths])
@@ -149,7 +152,8 @@ def decoder_alone(paths, boxes):
         i %= len(paths)
         if boxes is None:
             return tf.shape(tf.io.decode_jpeg(data[i], channels=3))
-        return tf.shape(tf.io.decode_and_crop_jpeg(data[i], boxes[i % len(boxes)], channels=3))
+        picture = tf.io.decode_and_crop_jpeg(data[i], boxes[i % len(boxes)], channels=3)
+        return tf.shape(picture) if size is None else tf.image.resize(picture, [size, size])
 
     cores = len(os.sched_getaffinity(0))
     return tf.data.Dataset.range(np.iinfo(np.int64).max).map(decoded, num_parallel_calls=cores).batch(BATCH).prefetch(2)
@@ -178,7 +182,7 @@ def measure(name, calls, steps, rounds):
             take(steps)
             seconds[key].append(time.perf_counter() - started)
     rates = {f"{key}_per_s": steps * BATCH / statistics.median(taken) for key, taken in seconds.items()}
-    for key, suffix in (("pillow", "vs_pillow"), ("decode", "vs_decode_limit")):
+    for key, suffix in (("pillow", "vs_pillow"), ("decode", "vs_decode_limit"), ("resized", "vs_decode_and_resize")):
         if key in calls:
             report(f"{name}_{suffix}", median_ratio(seconds[key], seconds["ours"]), "ratio", B=BATCH, **rates)
     return rates
@@ -197,6 +201,7 @@ def photos(folder, steps, rounds):
     calls = {
         "ours": takes(training_batches(split, augmentation_for("photo", 224), BATCH, seed=0)),
         "decode": takes(decoder_alone(paths, the_boxes(PHOTO_SIZE, 1021))),
+        "resized": takes(decoder_alone(paths, the_boxes(PHOTO_SIZE, 1021), 224)),
         "pillow": pillow.take,
     }
     rates = measure("jpeg224", calls, steps, rounds)

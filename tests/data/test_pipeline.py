@@ -235,6 +235,20 @@ def test_batches_depend_neither_on_workers_nor_on_the_first_step_nor_on_other_pi
                 assert (batch["image"][~valid] == batch["image"][valid][0]).all()
 
 
+def test_a_picture_that_takes_long_keeps_its_place(tmp_path):
+    # Many processors are worked with at once, of which the others are done long before.
+    for row in range(8):
+        side = 1500 if row in (0, 5) else 70
+        (tmp_path / f"{row}.png").write_bytes(encoded(np.full([side, side, 3], 30 * row + 10, np.uint8)))
+    (tmp_path / "3.png").write_bytes(b"")
+    split = open_dataset(f"folder:{tmp_path}").train
+    for workers in (1, 16):
+        got = evaluation(split, 16, 4, workers=workers)
+        seen = [np.round(255 * batch["image"].mean(axis=(1, 2, 3))).tolist() for batch in got]
+        assert seen == [[10, 40, 70, 10], [130, 160, 190, 220]]
+        assert [batch["valid"].tolist() for batch in got] == [[True, True, True, False], [True] * 4]
+
+
 def test_views_from_memory_and_from_the_stream_are_the_same(sets, monkeypatch):
     split, _ = sets("in memory", False)
     in_memory = evaluation(split, 20, 5)
