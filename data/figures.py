@@ -184,7 +184,7 @@ def _draw_channels(axis, facts):
 def _write_remarks(figure, left, top, width, height, remarks):
     axis = _panel(figure, left, top, width, height)
     axis.set_axis_off()
-    _title(axis, "what was wrong")
+    _title(axis, "what was found")
     lines = [line for remark in remarks for line in _wrapped(remark, width, NORMAL)]
     most = int(height / (LINE * NORMAL))
     if len(lines) > most:

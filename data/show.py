@@ -1,7 +1,7 @@
 """Shows a data set before training: python -m data.show --dataset=folder:PATH --out=grid.png
 
 A row per picture: as evaluation sees it, then its views, exactly those that training with this --seed makes.  Below:
-class counts, sizes, mean and deviation of each channel, and what was wrong with the pictures.
+class counts, sizes, mean and deviation of each channel, and what was found wrong.
 """
 
 import os
