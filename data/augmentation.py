@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from data.config import DataConfig
+from data.sources import SMALL
 
 # The fields that a flag of the same name overrides.
 AUGMENTATION_FLAGS = ("crop_min_area", "grayscale", "jitter", "flip", "rotation", "scale", "shift", "shear")
@@ -68,9 +69,24 @@ def transfer_augmentation(image_size: int, patch: bool) -> Augmentation:
     return Augmentation(image_size, crop_min_area=0.2, flip=True)
 
 
-def multi_crop(image_size: int, small_views: int = 6) -> tuple[Augmentation, ...]:
-    """SwAV's views (Caron et al. 2020, section 3.3): two large ones, and small ones of 96/224 of their side."""
-    colour = dict(grayscale=0.2, jitter=0.8, hue=0.2, jitter_probability=0.8, blur=0.5, flip=True)
-    large = Augmentation(image_size, crop_min_area=0.14, **colour)
-    small = Augmentation(round(image_size * 96 / 224), crop_min_area=0.05, crop_max_area=0.14, **colour)
+def multi_crop(
+    kind: str, image_size: int, small_views: int | None = None, overrides: DataConfig | None = None
+) -> tuple[Augmentation, ...]:
+    """SwAV's views (Caron et al. 2020, section 3.3): two large ones, and small ones of 96/224 of their side.
+
+    Six small ones unless `small_views` says otherwise, and none up to 64 px, where a part of a picture shows nothing.
+    `overrides` change the large views, and the colours of the small. Digits, which are not cropped, are changed as
+    ever, twice, and have no small views.
+    """
+    if kind == "digits":
+        return (augmentation_for(kind, image_size, overrides),) * 2
+    published = dict(crop_min_area=0.14, grayscale=0.2, jitter=0.8, flip=True)
+    overrides = overrides or DataConfig()
+    given = {name: value for name in AUGMENTATION_FLAGS if (value := getattr(overrides, name)) is not None}
+    hue = {} if overrides.jitter is not None else {"hue": 0.2}  # --jitter is the strength of all four
+    large = Augmentation(image_size, **(published | given), **hue, jitter_probability=0.8, blur=0.5)
+    small_size = round(image_size * 96 / 224)
+    small = dataclasses.replace(large, image_size=small_size, crop_min_area=0.05, crop_max_area=0.14)
+    if small_views is None:
+        small_views = 6 if image_size > SMALL else 0
     return (large,) * 2 + (small,) * small_views

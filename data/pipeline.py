@@ -46,16 +46,25 @@ def training_batches(
     first_step: int = 0,
     workers: int = 0,
     shard: tuple[int, int] = (0, 1),
+    epoch_rows: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """Batches of steps `first_step`, `first_step` + 1, ... without end.
 
     `views`: how a picture is changed; several of them make a batch with `views`.  `shard` (i, n): this pipeline gives
-    part i of n of each batch, B = batch_size / n.  `workers` 0: automatic.  Raises FlagError for a batch that does
-    not fit.
+    part i of n of each batch, B = batch_size / n.  `workers` 0: automatic.  `epoch_rows` [N]: the rows of the epoch
+    that `first_step` lies in, in their order and as often as they come; its batches are all there are.  Raises
+    FlagError for a batch that does not fit.
     """
     per_epoch = steps_per_epoch(split, batch_size)
     part = _part(batch_size, shard)
     first_epoch, first_place = divmod(first_step, per_epoch)
+    if epoch_rows is not None:
+        chosen = np.asarray(epoch_rows, np.int64)[: per_epoch * batch_size]
+        table = (chosen, occurrences(chosen))
+        rows, turns = (part_of.reshape(per_epoch, batch_size)[first_place:, part] for part_of in table)
+        with tf.device("/CPU:0"):
+            steps = tf.data.Dataset.from_tensor_slices((np.full(len(rows), first_epoch), rows, turns))
+            return _training_views(split, steps, views, seed, workers)
 
     @_as_it_is
     def epoch_steps(epoch):
@@ -67,6 +76,15 @@ def training_batches(
         steps = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max).flat_map(epoch_steps).skip(first_place)
         # The order of the next epoch of a million pictures takes a quarter of a second: found while these are used.
         return _training_views(split, steps.prefetch(8), views, seed, workers)
+
+
+def occurrences(rows: np.ndarray) -> np.ndarray:
+    """For each of `rows` [n] how often it came before: [n] int64."""
+    order = np.argsort(rows, kind="stable")
+    starts = np.searchsorted(rows[order], rows[order])  # where the run of each row begins
+    found = np.empty(len(rows), np.int64)
+    found[order] = np.arange(len(rows)) - starts
+    return found
 
 
 def views_of(
@@ -120,14 +138,18 @@ def _part(batch_size, shard):
 
 
 def _training_views(split, steps, views, seed, workers):
-    """Batches of training views for `steps` of (epoch, rows [B])."""
+    """Batches of training views for `steps` of (epoch, rows [B]).
+
+    Where a row comes several times in an epoch, a third part, how often it came before [B], gives each its own views.
+    """
     several = not isinstance(views, Augmentation)
     augmentations = tuple(views) if several else (views,)
     image_size = max(augmentation.image_size for augmentation in augmentations)
 
     @_as_it_is
-    def with_changes(epoch, rows):
-        numbers = [draws.uniforms(seed, epoch, rows, v, augment.Draw.COUNT) for v in range(len(augmentations))]
+    def with_changes(epoch, rows, turns=None):
+        first = 0 if turns is None else turns[:, None] * len(augmentations)
+        numbers = [draws.uniforms(seed, epoch, rows, first + v, augment.Draw.COUNT) for v in range(len(augmentations))]
         return rows, tuple(map(augment.changes, numbers, augmentations))
 
     def of_batch(pictures, changes):

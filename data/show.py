@@ -28,7 +28,7 @@ BAD_SHOWN = 4
 flags.DEFINE_string("out", None, f"The file to draw into: {' | '.join(EXTENSIONS)}.")
 flags.DEFINE_string("view", "train", f"Whose views: {' | '.join(VIEWS)}.")
 flags.DEFINE_integer("pictures", 6, "Pictures to show.")
-flags.DEFINE_integer("views", None, "Views of each, one an epoch. Default: 7; multi_crop has 8, ten_crop 10.")
+flags.DEFINE_integer("views", None, "Views of each, one an epoch. Default: 7; multi_crop has 2 or 8, ten_crop 10.")
 flags.DEFINE_integer("seed", 0, "The seed of the run whose views are shown.")
 
 
@@ -134,16 +134,13 @@ def _drawn_views(config, split, rows, image_size, view):
         groups = [evaluation, ("ten-crop: centre and corners", [1.0] * 5), ("the same, mirrored", [1.0] * 5)]
         return groups, zip(plain["image"], *plain["views"], strict=True), f"{image_size} px, colours as they are"
     if view == "multi_crop":
-        views = multi_crop(image_size)
+        views = multi_crop(split.kind, image_size)
         (batch,) = views_of(split, rows, views, seed, 1).as_numpy_iterator()
-        large, small = views[0], views[-1]
-        numbers = [sum(each.image_size == size for each in views) for size in (large.image_size, small.image_size)]
-        groups = [
-            evaluation,
-            (f"{numbers[0]} large views, epoch 0", [1.0] * numbers[0]),
-            (f"{numbers[1]} small views", [small.image_size / image_size] * numbers[1]),
-        ]
-        subtitle = f"{_described(large)}; small: {_described(small, colours=False)}"
+        groups = [evaluation, ("2 large views, epoch 0", [1.0, 1.0])]
+        subtitle = _described(views[0])
+        if small := views[2:]:
+            groups.append((f"{len(small)} small views", [small[0].image_size / image_size] * len(small)))
+            subtitle += f"; small: {_described(small[0], colours=False)}"
         return groups, zip(plain["image"], *batch["views"], strict=True), subtitle
     if view == "train":
         augmentation, whose = augmentation_for(split.kind, image_size, config), "training"

@@ -81,8 +81,11 @@ class Progress(keras.callbacks.Callback):
             self._print(logs)
 
     def on_epoch_end(self, epoch, logs=None):
-        """Prints what the epoch came to."""
+        """Prints what the epoch came to, and what the method thinks is wrong with it."""
         self._print(logs)
+        warning = self.model.warning(logs)
+        if warning:
+            self.bar.write(f"warning: {warning}", file=sys.stderr)
 
     def on_train_end(self, logs=None):
         """Closes the bar."""

@@ -4,18 +4,33 @@ Field names are flag names, so an error names the flag to change.
 """
 
 import importlib
-from dataclasses import asdict, dataclass, fields, replace
+import math
+import re
+from dataclasses import asdict, dataclass, field, fields, replace
 
 from data.config import DataConfig
 from data.errors import FlagError
-from models.backbone import BACKBONES, check_architecture
+from models.backbone import BACKBONES, check_architecture, smallest_input, stems
 from models.preprocessing import SMALL_IMAGE, Preprocessing
 
 # Name -> where the keras.Model of the method lives. Adding a method: one file and one line here.
 METHODS = {
     "la": "la_tf.local_aggregation.LocalAggregation",
     "ir": "la_tf.instance_recognition.InstanceRecognition",
+    "dc": "la_tf.deep_cluster.DeepCluster",
+    "swav": "la_tf.swav.SwAV",
+    "supervised": "la_tf.supervised.Supervised",
+    "random": "la_tf.random_initialization.RandomInitialization",
 }
+SEVERAL_VIEWS = ("swav",)  # methods that look at several views of a picture at once
+BACKGROUNDS = ("knn", "all", "cluster")
+CLOSE = ("clusters", "self", "knn")
+CLUSTER_ON = ("bank", "center_crops")
+CLUSTERINGS = ("kmeans", "dbscan")
+IR_LOSSES = ("softmax", "nce")
+NOISE_NORMALIZERS = ("first_batch", "running")
+DC_HEADS = ("a", "b")
+OPTIMIZERS = ("sgd", "lars")
 MODES = ("train", "eval", "both")
 SCHEDULES = ("plateau", "steps", "cosine", "constant")
 STEMS = ("auto", "imagenet", "small")
@@ -38,6 +53,8 @@ class ModelConfig:
     resnet_version: int = 2
     stem: str = "auto"
     batch_norm: bool = True
+    alexnet_channels: tuple[int, ...] | None = None  # of the five convolutions; None: LA's, in proportion to width
+    sobel: bool = False
     embedding_dim: int = 128  # D
     pixel_mean: tuple[float, ...] | None = None  # of R, G, B in [0, 1]; None: by data set
     pixel_std: tuple[float, ...] | None = None
@@ -54,47 +71,123 @@ class ModelConfig:
         except ValueError as error:
             raise FlagError(f"--pixel_{error}") from None
         try:
-            check_architecture(self.backbone, self.width, self.resnet_version, self.stem_for(224), self.batch_norm)
+            check_architecture(**self.architecture(224))
         except ValueError as error:
-            raise FlagError(f"--{error}") from None
+            raise FlagError(f"--{str(error).replace('channels=', 'alexnet_channels=', 1)}") from None
+
+    def architecture(self, image_size):
+        """Returns what `models.build_backbone` takes besides the preprocessing, for pictures of `image_size` px."""
+        return {
+            "name": self.backbone,
+            "width": self.width,
+            "resnet_version": self.resnet_version,
+            "stem": self.stem_for(image_size),
+            "batch_norm": self.batch_norm,
+            "channels": self.alexnet_channels,
+            "sobel": self.sobel,
+        }
 
     def stem_for(self, image_size):
-        """Returns the stem: `auto` takes the small one for pictures of at most 64 px."""
+        """Returns the stem: `auto` takes the small one, where the backbone has it, for pictures of at most 64 px."""
         if self.stem != "auto":
             return self.stem
-        return "small" if image_size <= SMALL_IMAGE else "imagenet"
+        return "small" if image_size <= SMALL_IMAGE and "small" in stems(self.backbone) else "imagenet"
+
+
+def read_by(*methods, default=None):
+    """A field that only these methods read: for others it is no part of a run's identity."""
+    return field(default=default, metadata={"methods": methods})
 
 
 @dataclass(frozen=True)
 class MethodConfig:
-    """The method and the paper's symbols; None: follows N (`resolve`)."""
+    """The method and the paper's symbols; None: follows N, or the method (`resolve`)."""
 
     method: str = "la"
-    tau: float = 0.07
+    tau: float | None = None
     bank_momentum: float = 0.5  # t
-    background_k: int | None = None  # k
-    clusterings: int = 10  # H
-    clusters: int | None = None  # m
-    warmup_epochs: int = 10
+    # Instance Recognition, and the warm start of Local Aggregation
+    ir_loss: str | None = read_by("ir", "la")
+    noise_rows: int = read_by("ir", "la", default=4096)  # m of Wu et al.
+    noise_normalizer: str = read_by("ir", "la", default="first_batch")  # how their Z is estimated
+    # Local Aggregation
+    warmup_epochs: int = read_by("la", default=10)
+    background: str = read_by("la", default="knn")
+    background_k: int | None = read_by("la")  # k
+    background_clusterings: int = read_by("la", default=3)
+    background_clusters: int | None = read_by("la")
+    close: str = read_by("la", default="clusters")
+    close_k: int | None = read_by("la")  # k'
+    clusterings: int = read_by("la", default=10)  # H
+    clusters: int | None = read_by("la", "dc")  # m; the classes of DeepCluster
+    cluster_on: str = read_by("la", default="bank")
+    cluster_every: str | None = read_by("la", "dc")
+    clustering: str = read_by("la", default="kmeans")
+    dbscan_eps: float = read_by("la", default=0.5)
+    dbscan_min_samples: int = read_by("la", default=5)
+    # DeepCluster
+    dc_head: str | None = read_by("dc")
+    head_units: int | None = read_by("dc")
+    pca_dim: int = read_by("dc", default=256)
+    # SwAV
+    small_views: int | None = read_by("swav")
+    projection_units: int | None = read_by("swav")
+    prototypes: int | None = read_by("swav")
+    sinkhorn_epsilon: float = read_by("swav", default=0.05)
+    sinkhorn_iterations: int = read_by("swav", default=3)
+    queue: int | None = read_by("swav")
+    queue_from_epoch: int = read_by("swav", default=15)
+    frozen_prototype_epochs: float = read_by("swav", default=1.0)
 
     def __post_init__(self):
-        _one_of("method", self.method, tuple(METHODS))
-        _above("tau", self.tau, 0)
+        choices = {
+            "method": tuple(METHODS), "ir_loss": IR_LOSSES, "noise_normalizer": NOISE_NORMALIZERS,
+            "background": BACKGROUNDS, "close": CLOSE, "cluster_on": CLUSTER_ON, "clustering": CLUSTERINGS,
+            "dc_head": DC_HEADS,
+        }  # fmt: skip
+        least = {
+            "noise_rows": 1, "warmup_epochs": 0, "background_k": 1, "background_clusterings": 1,
+            "background_clusters": 2, "close_k": 1, "clusterings": 1, "clusters": 2, "dbscan_min_samples": 1,
+            "head_units": 1, "pca_dim": 2, "small_views": 0, "projection_units": 1, "prototypes": 2,
+            "sinkhorn_iterations": 1, "queue": 0, "queue_from_epoch": 0, "frozen_prototype_epochs": 0,
+        }  # fmt: skip
+        for name, allowed in choices.items():
+            if getattr(self, name) is not None:
+                _one_of(name, getattr(self, name), allowed)
+        for name, bound in least.items():
+            if getattr(self, name) is not None:
+                _at_least(name, getattr(self, name), bound)
+        if self.tau is not None:
+            _above("tau", self.tau, 0)
+        _above("dbscan_eps", self.dbscan_eps, 0)
+        # Below that, exp(-2 / epsilon) is no float32 any more.
+        _at_least("sinkhorn_epsilon", self.sinkhorn_epsilon, 0.025)
         if not 0 < self.bank_momentum <= 1:
             raise FlagError(f"--bank_momentum={self.bank_momentum}: must be above 0 and at most 1")
-        if self.background_k is not None:
-            _at_least("background_k", self.background_k, 1)
-        _at_least("clusterings", self.clusterings, 1)
-        if self.clusters is not None:
-            _at_least("clusters", self.clusters, 2)
-        _at_least("warmup_epochs", self.warmup_epochs, 0)
+        if self.cluster_every is not None:
+            interval(self.cluster_every)
+
+    def unread(self):
+        """Returns the names of the fields that the method does not read."""
+        return {one.name for one in fields(self) if self.method not in one.metadata.get("methods", (self.method,))}
+
+
+def interval(text):
+    """Returns how many and of what ("epochs" or "steps") `--cluster_every` says: `2epochs`, `1000steps`."""
+    match = re.fullmatch(r"([1-9]\d*)\s*(epoch|step)s?", text)
+    if not match:
+        raise FlagError(f"--cluster_every={text}: give e.g. 1epoch, 2epochs or 1000steps")
+    return int(match[1]), f"{match[2]}s"
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
     """Stochastic gradient descent with momentum, and how its rate falls."""
 
+    optimizer: str = "sgd"
+    trust: float = 0.001  # of lars
     learning_rate: float = 0.03
+    learning_rate_warmup: float = 0.0  # epochs
     momentum: float = 0.9
     weight_decay: float = 1e-4  # lambda
     schedule: str = "plateau"
@@ -102,7 +195,12 @@ class OptimizerConfig:
     drop_epochs: tuple[int, ...] = ()  # of the steps
 
     def __post_init__(self):
+        _one_of("optimizer", self.optimizer, OPTIMIZERS)
+        _above("trust", self.trust, 0)
         _above("learning_rate", self.learning_rate, 0)
+        _at_least("learning_rate_warmup", self.learning_rate_warmup, 0)
+        if self.learning_rate_warmup and self.schedule != "cosine":
+            raise FlagError(f"--learning_rate_warmup={self.learning_rate_warmup}: goes with --schedule=cosine alone")
         if not 0 <= self.momentum < 1:
             raise FlagError(f"--momentum={self.momentum}: must be at least 0 and below 1")
         _at_least("weight_decay", self.weight_decay, 0)
@@ -179,11 +277,19 @@ class Config:
 
     def identity(self):
         """Returns what makes the run the run it is."""
-        return {name: value for name, value in self.flat().items() if name not in CIRCUMSTANCES}
+        left_out = CIRCUMSTANCES | self.method.unread()
+        return {name: value for name, value in self.flat().items() if name not in left_out}
 
     def circumstances(self):
         """Returns what may differ from start to start."""
         return {name: value for name, value in self.flat().items() if name in CIRCUMSTANCES}
+
+    @staticmethod
+    def defaults():
+        """Returns the default of every field that has one of its own (one that is None follows N or the method)."""
+        kinds = (DataConfig, ModelConfig, MethodConfig, OptimizerConfig, RunOptions)
+        found = {one.name: one.default for kind in kinds for one in fields(kind) if one.default is not None}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 
 # The paper's sizes on ImageNet (N = 1,281,167): m = 30,000 is 42.7 images a cluster, k = 4096 is 0.32% of N.
@@ -192,37 +298,121 @@ BACKGROUND_SHARE = 0.0032
 # Three clusters' worth: below N = 40,000 that share nears what one cluster holds, and B_i would leave nothing to tell
 # C_i from.
 LEAST_BACKGROUND = 128
+# Up to here the softmax over all rows costs little beside the network, and noise-contrastive estimation's 4096 noise
+# rows are so large a part of N that it estimates what is as cheap to compute.
+SOFTMAX_ROWS = 100_000
+# DeepCluster: 10,000 classes and 4096 hidden units for ImageNet; with few pictures about 100 classes still do best.
+IMAGES_PER_CLASS, LEAST_CLASSES = 128, 100
+HIDDEN_PER_CLASS, LEAST_HIDDEN, MOST_HIDDEN = 0.41, 128, 4096
+LEAST_ROUND_STEPS = 100  # of training on one assignment: a fresh head has to learn something
+# SwAV: 3,000 prototypes for ImageNet, a few hundred for CIFAR: the square root of N goes through both.
+IMAGENET_SIZE, IMAGENET_PROTOTYPES = 1_281_167, 3000
+QUEUE_PER_PROTOTYPE = 1.25  # a balanced code needs more embeddings than there are prototypes
 
 
 def resolve(config, size):
-    """Returns `config` with m and k filled in for N = `size`, and what to warn about, a list of lines.
+    """Returns `config` with what follows from N = `size` and from the method filled in, and warnings, a list of lines.
 
-    Raises FlagError for values with which LA cannot work: k >= N, m > N/2 (most clusters one image).
+    Raises FlagError for values with which a method cannot work: for LA k >= N, m > N/2 (most clusters one image).
     """
-    method = config.method
-    if config.data.batch_size > size:
-        raise FlagError(f"--batch_size={config.data.batch_size}: larger than the data set, which has {size} images")
-    if method.method != "la":
-        return config, []
-    clusters = method.clusters or max(2, round(size / IMAGES_PER_CLUSTER))
-    background_k = method.background_k or min(size - 1, max(LEAST_BACKGROUND, round(size * BACKGROUND_SHARE)))
-    if background_k >= size:
-        raise FlagError(f"--background_k={background_k}: all N = {size} images would be background; lower it")
-    if clusters > size // 2:
-        raise FlagError(f"--clusters={clusters}: with N = {size} images most clusters would hold one; lower it")
-    warnings = []
-    if clusters >= size / 4:
-        warnings.append(f"--clusters={clusters}: fewer than 4 images a cluster (N = {size}); LA will be close to IR")
-    if background_k < size / clusters:
-        warnings.append(
-            f"--background_k={background_k}: a cluster holds {size / clusters:.0f} images on average, so B_i may lie "
-            "wholly within C_i and the loss vanish; raise it, or raise --clusters"
+    data, method = config.data, config.method
+    if data.batch_size > size:
+        raise FlagError(f"--batch_size={data.batch_size}: larger than the data set, which has {size} images")
+    image_size = data.image_size or 224  # the network's own
+    least = smallest_input(config.model.backbone, config.model.stem_for(image_size))
+    if image_size < least:
+        raise FlagError(
+            f"--image_size={image_size}: {config.model.backbone} needs at least {least} px; raise it, or choose a "
+            "--backbone or --stem for small pictures"
         )
+    method = replace(method, tau=method.tau or (0.1 if method.method == "swav" else 0.07))
+    resolver = {"la": _resolve_la, "ir": _resolve_ir, "dc": _resolve_dc, "swav": _resolve_swav}.get(method.method)
+    warnings = []
+    if resolver:
+        method, warnings = resolver(method, config, size)
+    run = config.run
+    if method.method == "random":
+        run = replace(run, max_steps=1)  # nothing is learned
+    return replace(config, method=method, run=run), warnings
+
+
+def _resolve_ir(method, config, size):
+    return replace(method, ir_loss=method.ir_loss or ("softmax" if size <= SOFTMAX_ROWS else "nce")), []
+
+
+def _resolve_la(method, config, size):
+    method, _ = _resolve_ir(method, config, size)
+    warnings = []
+    clusters = method.clusters or max(2, round(size / IMAGES_PER_CLUSTER))
+    k = method.background_k or min(size - 1, max(LEAST_BACKGROUND, round(size * BACKGROUND_SHARE)))
+    close_k = method.close_k or max(1, round(size / clusters))
+    by_clusters = method.close == "clusters" and method.clustering == "kmeans"
+    background_clusters = method.background_clusters
+    if method.background == "knn" and k >= size:
+        raise FlagError(f"--background_k={k}: all N = {size} images would be background; lower it")
+    if method.background == "cluster" and background_clusters is None:
+        # As many members as B_i has neighbours, if the clusterings' clusters do not overlap.
+        background_clusters = max(2, round(method.background_clusterings * size / k))
+    if method.background == "cluster" and background_clusters > size // 2:
+        raise FlagError(f"--background_clusters={background_clusters}: most would hold one of N = {size}; lower it")
+    if by_clusters and clusters > size // 2:
+        raise FlagError(f"--clusters={clusters}: with N = {size} images most clusters would hold one; lower it")
+    if method.close == "knn" and close_k >= (k if method.background == "knn" else size):
+        raise FlagError(f"--close_k={close_k}: the close neighbours would be all of the background; lower it")
+    if by_clusters and clusters >= size / 4:
+        warnings.append(f"--clusters={clusters}: fewer than 4 images a cluster (N = {size}); LA will be close to IR")
+    if by_clusters and method.background == "knn" and k < size / clusters:
+        warnings.append(
+            f"--background_k={k}: a cluster holds {size / clusters:.0f} images on average, so B_i may lie wholly "
+            "within C_i and the loss vanish; raise it, or raise --clusters"
+        )
+    if method.clustering == "dbscan" and method.clusterings > 1:
+        warnings.append(f"--clusterings={method.clusterings}: DBSCAN has no seed, so one clustering says it all")
+        method = replace(method, clusterings=1)
     if method.warmup_epochs == 0 and config.run.warm_start is None:
         raise FlagError("--warmup_epochs=0: the bank is still random then; take at least 1, or --warm_start=MODEL_DIR")
     if method.warmup_epochs >= config.run.epochs:
         warnings.append(f"--warmup_epochs={method.warmup_epochs}: the run ends before LA begins (--epochs)")
-    return replace(config, method=replace(method, background_k=background_k, clusters=clusters)), warnings
+    resolved = {
+        "background_k": k, "clusters": clusters, "close_k": close_k, "background_clusters": background_clusters,
+        "cluster_every": method.cluster_every or "1epoch",
+    }  # fmt: skip
+    return replace(method, **resolved), warnings
+
+
+def _resolve_dc(method, config, size):
+    clusters = method.clusters or max(2, min(LEAST_CLASSES, size // 4), round(size / IMAGES_PER_CLASS))
+    if clusters > size // 2:
+        raise FlagError(f"--clusters={clusters}: with N = {size} images most clusters would hold one; lower it")
+    # Beyond ResNet-34 the paper's head B became trivial (supplement B.2); AlexNet and VGG have two such layers anyway.
+    shallow = config.model.backbone in ("resnet10", "resnet18", "resnet34")
+    epochs = math.ceil(LEAST_ROUND_STEPS / (size // config.data.batch_size))
+    resolved = {
+        "clusters": clusters,
+        "dc_head": method.dc_head or ("b" if shallow else "a"),
+        "head_units": method.head_units or min(MOST_HIDDEN, max(LEAST_HIDDEN, round(HIDDEN_PER_CLASS * clusters))),
+        "cluster_every": method.cluster_every or (f"{epochs}epochs" if epochs > 1 else "1epoch"),
+    }
+    if interval(resolved["cluster_every"])[1] != "epochs":
+        raise FlagError(f"--cluster_every={method.cluster_every}: DeepCluster's rounds are whole epochs")
+    return replace(method, **resolved), []
+
+
+def _resolve_swav(method, config, size):
+    batch_size = config.data.batch_size
+    prototypes = method.prototypes or max(2, round(IMAGENET_PROTOTYPES * math.sqrt(size / IMAGENET_SIZE)))
+    # A batch smaller than the number of prototypes leaves some without any picture.
+    rows = 0 if batch_size >= prototypes else batch_size * math.ceil(QUEUE_PER_PROTOTYPE * prototypes / batch_size)
+    queue = rows if method.queue is None else method.queue
+    if queue % batch_size:
+        raise FlagError(f"--queue={queue}: must be a multiple of --batch_size={batch_size}")
+    warnings = []
+    if batch_size + queue < prototypes:
+        warnings.append(
+            f"--prototypes={prototypes}: more than a batch and the queue hold ({batch_size} + {queue}), so some stay "
+            "empty; lower it, or raise --queue"
+        )
+    return replace(method, prototypes=prototypes, queue=queue), warnings
 
 
 def method_class(name):

@@ -14,30 +14,33 @@ class UnitLength(keras.layers.Layer):
         return keras.ops.normalize(inputs, axis=-1, order=2)
 
 
-def build_embedder(backbone, dimension):
-    """Returns the model images `[B, H, W, 3]` in [0, 1] -> unit embeddings `[B, D]` on a `models` backbone.
+def pooled(backbone):
+    """Returns the mean over space of the backbone's last endpoint, `[B, C]`: conv5, or fc7 (one place at its size)."""
+    features = backbone.model(backbone.model.inputs[0])[backbone.last]
+    return keras.layers.GlobalAveragePooling2D(name="pool", dtype="float32")(features)
 
-    The mean over space of conv5 goes into a linear layer with bias, as in the authors' ResNets. The backbone stays
-    at hand as `.backbone`.
+
+def embedder_from(backbone, readout):
+    """Returns the model images `[B, H, W, 3]` in [0, 1] -> unit embeddings `[B, D]`: `readout` `[B, D]` by its length.
+
+    The backbone stays at hand as `.backbone`.
     """
-    images = backbone.model.inputs[0]
-    features = keras.layers.GlobalAveragePooling2D(name="pool", dtype="float32")(backbone.model(images)["conv5"])
-    readout = keras.layers.Dense(dimension, name="embedding", dtype="float32")(features)
     unit = UnitLength(name="unit_length", dtype="float32")(readout)
-    embedder = keras.Model(images, unit, name="embedder")
+    embedder = keras.Model(backbone.model.inputs[0], unit, name="embedder")
     embedder.backbone = backbone
     return embedder
 
 
+def build_embedder(backbone, dimension):
+    """Returns the embedder of section 3: the pooled features in a linear layer with bias, as in the authors' code."""
+    return embedder_from(backbone, keras.layers.Dense(dimension, name="embedding", dtype="float32")(pooled(backbone)))
+
+
 def embedder_for(config):
-    """Returns a freshly initialised embedder for a resolved `la_tf.config.Config`."""
+    """Returns the freshly initialised embedder of the method of a resolved `la_tf.config.Config`."""
+    from la_tf.config import method_class  # the methods' modules import this one
+
     model, image_size = config.model, config.data.image_size
-    backbone = build_backbone(
-        model.backbone,
-        model.width,
-        model.resnet_version,
-        model.stem_for(image_size),
-        model.batch_norm,
-        Preprocessing(model.pixel_mean, model.pixel_std, image_size),
-    )
-    return build_embedder(backbone, model.embedding_dim)
+    preprocessing = Preprocessing(model.pixel_mean, model.pixel_std, image_size)
+    backbone = build_backbone(**model.architecture(image_size), preprocessing=preprocessing)
+    return method_class(config.method.method).build_embedder(backbone, config)

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from data import manifest, splits
-from data.augmentation import AUGMENTATION_FLAGS, augmentation_for
+from data.augmentation import AUGMENTATION_FLAGS, augmentation_for, multi_crop
 from data.config import image_size_for, open_configured
 from data.errors import UserError
 from la_tf import checkpoints, model_dir
-from la_tf.config import Config, method_class, resolve
+from la_tf.config import SEVERAL_VIEWS, Config, method_class, resolve
 from la_tf.specs import EvalSpec, ModeKeys, RunConfig, TrainSpec
 from models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
@@ -42,14 +42,18 @@ class Experiment:
         self.dataset = open_configured(config.data)
         self.train = self.dataset.train
         image_size = image_size_for(config.data, self.dataset)
-        self.augmentation = augmentation_for(self.train.kind, image_size, config.data)
-        chosen = {name: getattr(self.augmentation, name) for name in AUGMENTATION_FLAGS}
-        data = dataclasses.replace(config.data, image_size=image_size, **chosen)
         mean, std = PIXELS[self.train.kind]
         model = dataclasses.replace(
             config.model, pixel_mean=config.model.pixel_mean or mean, pixel_std=config.model.pixel_std or std
         )
-        self.config, self.warnings = resolve(dataclasses.replace(config, data=data, model=model), self.train.size)
+        data = dataclasses.replace(config.data, image_size=image_size)
+        resolved, self.warnings = resolve(dataclasses.replace(config, data=data, model=model), self.train.size)
+        if config.method.method in SEVERAL_VIEWS:
+            self.views = multi_crop(self.train.kind, image_size, resolved.method.small_views, data)
+        else:
+            self.views = (augmentation_for(self.train.kind, image_size, data),)
+        chosen = {name: getattr(self.views[0], name) for name in AUGMENTATION_FLAGS}
+        self.config = dataclasses.replace(resolved, data=dataclasses.replace(data, **chosen))
         if not self.labelled:
             self.warnings.append(f"there will be no kNN score: {self.no_test_score}")
 
@@ -61,7 +65,8 @@ class Experiment:
         if begun and frozen.exists():
             manifest.freeze(self.dataset, folder)  # names the picture that changed; the identity's hash could not
             self._warn_of_another_cosine()
-        model_dir.claim(folder, self.identity(), self.config.circumstances(), model_dir.versions(), begun)
+        circumstances, versions = self.config.circumstances(), model_dir.versions()
+        model_dir.claim(folder, self.identity(), circumstances, versions, begun, Config.defaults())
         if not begun:
             frozen.unlink(missing_ok=True)
         manifest.freeze(self.dataset, folder)
@@ -74,7 +79,7 @@ class Experiment:
         """Checks that the model_dir, if a run lives there, is this run's; writes nothing."""
         path = Path(self.config.run.model_dir) / "config.json"
         if path.exists():
-            model_dir.check_identity(path, self.identity())
+            model_dir.check_identity(path, self.identity(), Config.defaults())
 
     def _warn_of_another_cosine(self):
         before, now = stored_config(self.config.run.model_dir).run, self.config.run
@@ -167,29 +172,51 @@ class Experiment:
 
     def model_fn(self):
         """Returns the method's keras.Model, compiled."""
-        import keras
-
         from la_tf.embedding import embedder_for
 
-        method, optimizer = self.config.method, self.config.optimizer
-        kind = method_class(method.method)
+        kind = method_class(self.config.method.method)
         learner = kind(
             embedder_for(self.config),
             self.train.size,
-            weight_decay=optimizer.weight_decay,
+            # LARS decays weights within its own rule.
+            weight_decay=0.0 if self.config.optimizer.optimizer == "lars" else self.config.optimizer.weight_decay,
             seed=self.config.run.seed,
-            **kind.arguments(method, self.train.labels),
+            **kind.arguments(self.config, self._training_set()),
         )
-        sgd = keras.optimizers.SGD(self._learning_rate(), momentum=optimizer.momentum)
-        learner.compile(sgd)
+        learner.compile(self._optimizer())
         return learner
+
+    def _training_set(self):
+        from la_tf.method import TrainingSet
+
+        return TrainingSet(
+            size=self.train.size,
+            labels=self.train.labels,
+            classes=self.dataset.class_count,
+            validation_rows=np.asarray(self.validation_rows, np.int64),
+            steps_per_epoch=self.steps_per_epoch,
+            center_crops=partial(self.batches_of, self.train),
+        )
+
+    def _optimizer(self):
+        import keras
+
+        chosen = self.config.optimizer
+        if chosen.optimizer == "lars":
+            from la_tf.lars import LARS
+
+            return LARS(self._learning_rate(), chosen.momentum, chosen.weight_decay, chosen.trust)
+        return keras.optimizers.SGD(self._learning_rate(), momentum=chosen.momentum)
 
     def _learning_rate(self):
         from la_tf import schedules
 
-        optimizer = self.config.optimizer
-        drop_steps = [epoch * self.steps_per_epoch for epoch in optimizer.drop_epochs]
-        return schedules.by_step(optimizer.schedule, optimizer.learning_rate, self.max_steps, drop_steps)
+        chosen, per_epoch = self.config.optimizer, self.steps_per_epoch
+        drop_steps = [epoch * per_epoch for epoch in chosen.drop_epochs]
+        warmup_steps = round(chosen.learning_rate_warmup * per_epoch)
+        return schedules.by_step(
+            chosen.schedule, chosen.learning_rate, self.max_steps, drop_steps, warmup_steps=warmup_steps
+        )
 
     def input_fn(self, mode, context, split=None, rows=None):
         """Yields the batches of a mode: augmented without end for TRAIN, centre views in order otherwise."""
@@ -200,12 +227,13 @@ class Experiment:
         if mode == ModeKeys.TRAIN:
             batches = pipeline.training_batches(
                 self.train,
-                self.augmentation,
+                self.views if len(self.views) > 1 else self.views[0],
                 data.batch_size,
                 seed,
                 first_step=context.first_step,
                 workers=data.workers,
                 shard=(context.pipeline, context.pipelines),
+                epoch_rows=context.epoch_rows,
             )
         else:
             batches = pipeline.evaluation_batches(split, data.image_size, EVALUATION_BATCH, rows, data.workers)

@@ -7,8 +7,16 @@ from absl import flags
 from data import flags as data_flags
 from data.errors import FlagError
 from la_tf.config import (
+    BACKGROUNDS,
+    CLOSE,
+    CLUSTER_ON,
+    CLUSTERINGS,
+    DC_HEADS,
+    IR_LOSSES,
     METHODS,
     MODES,
+    NOISE_NORMALIZERS,
+    OPTIMIZERS,
     SCHEDULES,
     STEMS,
     Config,
@@ -35,7 +43,11 @@ flags.DEFINE_string("backbone", _MODEL.backbone, f"Architecture: {_choices(BACKB
 flags.DEFINE_integer("width", _MODEL.width, "Channels after the first convolution; 64 is the standard network.")
 flags.DEFINE_integer("resnet_version", _MODEL.resnet_version, "2: pre-activation, as the authors used; 1: the classic.")
 flags.DEFINE_string("stem", _MODEL.stem, f"{_choices(STEMS)}: auto takes `small` (3x3, no pooling) up to 64 px.")
-flags.DEFINE_boolean("batch_norm", _MODEL.batch_norm, "Batch normalisation.")
+flags.DEFINE_boolean("batch_norm", _MODEL.batch_norm, "Batch normalisation after every convolution and fc layer.")
+flags.DEFINE_list(
+    "alexnet_channels", None, "Of AlexNet's five convolutions. Default: 64,192,384,384,256; DeepCluster's 96,256,..."
+)
+flags.DEFINE_boolean("sobel", _MODEL.sobel, "The network sees horizontal and vertical edges instead of colours (dc).")
 flags.DEFINE_integer("embedding_dim", _MODEL.embedding_dim, "D, the length of an embedding.")
 flags.DEFINE_list(
     "pixel_mean", None, "Mean of R, G, B in [0, 1] that the network subtracts. Default: ImageNet's; digits' own."
@@ -44,17 +56,86 @@ flags.DEFINE_list(
     "pixel_std", None, "Deviation of R, G, B that the network divides by. Default: ImageNet's; digits' own."
 )
 
-flags.DEFINE_float("tau", _METHOD.tau, "tau, the temperature of every softmax and of the kNN votes.")
+flags.DEFINE_float("tau", None, "tau, the temperature of every softmax and of the kNN votes. Default: 0.07; swav 0.1.")
 flags.DEFINE_float("bank_momentum", _METHOD.bank_momentum, "t, the weight of the new embedding in a bank row.")
-flags.DEFINE_integer("background_k", None, "k, the number of background neighbours. Default: follows N.")
-flags.DEFINE_integer("clusterings", _METHOD.clusterings, "H, the number of clusterings whose union is C_i.")
-flags.DEFINE_integer("clusters", None, "m, the number of clusters of each clustering. Default: follows N (N/m = 43).")
-flags.DEFINE_integer("warmup_epochs", _METHOD.warmup_epochs, "Epochs of Instance Recognition before LA begins.")
+flags.DEFINE_string(
+    "ir_loss", None, f"ir, la: {_choices(IR_LOSSES)} over the N images. Default: softmax up to N = 100,000, else nce."
+)
+flags.DEFINE_integer("noise_rows", _METHOD.noise_rows, "ir, la: noise rows drawn for each image by nce.")
+flags.DEFINE_string(
+    "noise_normalizer",
+    _METHOD.noise_normalizer,
+    f"ir, la: {_choices(NOISE_NORMALIZERS)}: nce's Z is estimated once, as published, or all the time.",
+)
+flags.DEFINE_integer("warmup_epochs", _METHOD.warmup_epochs, "la: epochs of Instance Recognition before LA begins.")
+flags.DEFINE_string(
+    "background",
+    _METHOD.background,
+    f"la: {_choices(BACKGROUNDS)}: B_i is the k nearest rows, all rows, or the union of clusters of its own.",
+)
+flags.DEFINE_integer("background_k", None, "la: k, the number of background neighbours. Default: follows N.")
+flags.DEFINE_integer(
+    "background_clusterings", _METHOD.background_clusterings, "la: clusterings behind --background=cluster."
+)
+flags.DEFINE_integer(
+    "background_clusters", None, "la: clusters in each of them. Default: as many as make B_i about k rows."
+)
+flags.DEFINE_string(
+    "close",
+    _METHOD.close,
+    f"la: {_choices(CLOSE)}: C_i is the union of H clusters, the image alone, or its k' nearest rows.",
+)
+flags.DEFINE_integer("close_k", None, "la: k' of --close=knn. Default: what a cluster holds, N/m.")
+flags.DEFINE_integer("clusterings", _METHOD.clusterings, "la: H, the number of clusterings whose union is C_i.")
+flags.DEFINE_integer(
+    "clusters", None, "la: m, the clusters of each clustering; dc: its classes. Default: follows N (N/43; N/128)."
+)
+flags.DEFINE_string(
+    "cluster_on", _METHOD.cluster_on, f"la: {_choices(CLUSTER_ON)}: the bank, or fresh embeddings of centre crops."
+)
+flags.DEFINE_string(
+    "cluster_every",
+    None,
+    "la, dc: how often clusters are renewed, e.g. 1epoch or 1000steps. Default: 1epoch; dc at least 100 steps.",
+)
+flags.DEFINE_string("clustering", _METHOD.clustering, f"la: {_choices(CLUSTERINGS)} (of scikit-learn, for small N).")
+flags.DEFINE_float("dbscan_eps", _METHOD.dbscan_eps, "la: DBSCAN's radius, a distance between unit vectors.")
+flags.DEFINE_integer(
+    "dbscan_min_samples", _METHOD.dbscan_min_samples, "la: images within the radius that make a core of a cluster."
+)
+flags.DEFINE_string(
+    "dc_head",
+    None,
+    f"dc: {_choices(DC_HEADS)}: the class layer alone, or two hidden layers first. Default: b up to ResNet-34.",
+)
+flags.DEFINE_integer("head_units", None, "dc: units of a hidden layer of head b. Default: 4096 on ImageNet; follows N.")
+flags.DEFINE_integer("pca_dim", _METHOD.pca_dim, "dc: dimensions that the features are whitened to.")
+flags.DEFINE_integer("small_views", None, "swav: small views beside the two large. Default: 6; none up to 64 px.")
+flags.DEFINE_integer(
+    "projection_units", None, "swav: hidden units of the projection. Default: the backbone's channels."
+)
+flags.DEFINE_integer("prototypes", None, "swav: prototypes. Default: 3,000 on ImageNet, in proportion to sqrt(N).")
+flags.DEFINE_float("sinkhorn_epsilon", _METHOD.sinkhorn_epsilon, "swav: softness of the codes; lower it on collapse.")
+flags.DEFINE_integer("sinkhorn_iterations", _METHOD.sinkhorn_iterations, "swav: iterations that balance the codes.")
+flags.DEFINE_integer(
+    "queue", None, "swav: embeddings of earlier batches that help to balance. Default: 0 if a batch holds enough."
+)
+flags.DEFINE_integer("queue_from_epoch", _METHOD.queue_from_epoch, "swav: the queue fills from this epoch on.")
+flags.DEFINE_float(
+    "frozen_prototype_epochs", _METHOD.frozen_prototype_epochs, "swav: epochs before the prototypes begin to learn."
+)
 
+flags.DEFINE_string("optimizer", _OPTIMIZER.optimizer, f"{_choices(OPTIMIZERS)}.")
+flags.DEFINE_float("trust", _OPTIMIZER.trust, "Of lars: length of a step by the length of the weights.")
 flags.DEFINE_float(
     "learning_rate",
     _OPTIMIZER.learning_rate,
     "For the global batch; in proportion to it when you change --batch_size.",
+)
+flags.DEFINE_float(
+    "learning_rate_warmup",
+    _OPTIMIZER.learning_rate_warmup,
+    "Epochs in which the rate rises from a sixteenth before the cosine begins.",
 )
 flags.DEFINE_float("momentum", _OPTIMIZER.momentum, "Of the optimizer.")
 flags.DEFINE_float(
@@ -86,7 +167,12 @@ def config() -> Config:
     """Reads all flags into a validated Config; raises FlagError naming the flag that is wrong."""
     return Config(
         data=data_flags.data_config(),
-        model=_read(ModelConfig, pixel_mean=_numbers("pixel_mean", float), pixel_std=_numbers("pixel_std", float)),
+        model=_read(
+            ModelConfig,
+            pixel_mean=_numbers("pixel_mean", float),
+            pixel_std=_numbers("pixel_std", float),
+            alexnet_channels=_numbers("alexnet_channels", int),
+        ),
         method=_read(MethodConfig),
         optimizer=_read(OptimizerConfig, drop_epochs=_numbers("drop_epochs", int)),
         run=_read(RunOptions, exporters=tuple(flags.FLAGS["exporters"].value)),

@@ -1,22 +1,49 @@
 """Instance Recognition (Wu, Xiong, Yu, Lin 2018): every image is a class of its own; LA's warm start."""
 
+import math
+
 import tensorflow as tf
 
-from la_tf.memory_bank import MemoryBank
 from la_tf.method import Method
 from la_tf.neighbors import similarities
 
+RUNNING_WEIGHT = 0.01  # of a new estimate of Z in the running one
+
 
 def instance_recognition_loss(similarity, indices, tau):
-    """Returns -log P(i|v_i) `[B]` (equation 1), the softmax over all N rows.
+    """Returns -log P(i|v_i) `[B]` (equation 1; Wu et al. equation 2), the softmax over all N rows.
 
     similarity is `[B, N]`, indices `[B]` names each image's own row.
     """
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=indices, logits=similarity / tau)
 
 
+def noise_contrastive_loss(own_similarity, noise_similarity, size, log_normalizer, tau):
+    """Returns -log h(i, v) - sum log(1 - h(i', v)) `[B]` (Wu et al. equations 5 to 7): data or noise?
+
+    own_similarity `[B]`, noise_similarity `[B, m]` are v̄_j · v_i; P(j|v) = exp(v̄_j · v / tau) / Z, and
+    h = P / (P + m P_n) with the noise uniform, P_n = 1/N. Both logarithms are softplus functions of log P - log(m P_n).
+    """
+    noise_rows = tf.cast(tf.shape(noise_similarity)[1], noise_similarity.dtype)
+    offset = log_normalizer + tf.math.log(noise_rows / size)
+    own = tf.math.softplus(offset - own_similarity / tau)
+    noise = tf.math.softplus(noise_similarity / tau - offset)
+    return own + tf.reduce_sum(noise, axis=1)
+
+
+def log_normalizer_of(own_similarity, noise_similarity, size, tau):
+    """Returns log Z as the batch estimates it: N times the mean of exp(v̄_j · v / tau) (Wu et al. equation 8)."""
+    logits = tf.concat([own_similarity[:, None], noise_similarity], axis=1) / tau
+    count = tf.cast(tf.size(logits), logits.dtype)
+    return tf.reduce_logsumexp(logits) - tf.math.log(count) + tf.constant(math.log(size), logits.dtype)
+
+
 class InstanceRecognition(Method):
-    """Recognises each of `size` images by its row of the memory bank, full softmax."""
+    """Recognises each of `size` images by its row of the memory bank.
+
+    ir_loss "softmax" compares it with all N rows, "nce" with `noise_rows` (m) random ones, noise-contrastive. Its Z is
+    estimated from the first batch and then kept, as published, or all the time (noise_normalizer "running").
+    """
 
     def __init__(
         self,
@@ -24,37 +51,68 @@ class InstanceRecognition(Method):
         size,
         *,
         tau=0.07,
-        bank_momentum=0.5,
-        weight_decay=1e-4,
-        seed=0,
+        ir_loss="softmax",
+        noise_rows=4096,
+        noise_normalizer="first_batch",
         name="instance_recognition",
+        **kwargs,
     ):
-        super().__init__(embedder, weight_decay, name=name)
+        super().__init__(embedder, size, name=name, **kwargs)
         self.tau = tau
-        self.bank = MemoryBank(size, embedder.output_shape[-1], bank_momentum, seed)
+        self.ir_loss = ir_loss
+        self.noise_rows = noise_rows
+        self.noise_normalizer = noise_normalizer
+        if ir_loss == "nce":
+            self.log_normalizer = self._scalar("log_normalizer", "float32")
+            self.normalizer_known = self._scalar("normalizer_known", "bool")
+
+    def _scalar(self, name, dtype):
+        return self.add_weight(
+            name=name, shape=(), initializer="zeros", dtype=dtype, trainable=False, aggregation="only_first_replica"
+        )
 
     @staticmethod
-    def arguments(choices, image_labels):
-        """Returns what the constructor takes of a `la_tf.config.MethodConfig`; no label is used."""
-        return {"tau": choices.tau, "bank_momentum": choices.bank_momentum}
+    def arguments(config, pictures):
+        """Adds tau and the kind of loss; no label is used."""
+        names = ("tau", "ir_loss", "noise_rows", "noise_normalizer")
+        return Method.arguments(config, pictures) | {name: getattr(config.method, name) for name in names}
 
     def training_losses(self, batch):
-        """Returns -log P(i|v_i) `[B]` and the embeddings `[B, D]`."""
+        """Returns -log P(i|v_i) `[B]`, or its noise-contrastive estimate, and the embeddings `[B, D]`."""
         embeddings = self(batch["image"], training=True)
         return self.recognition_losses(embeddings, batch["index"]), embeddings
 
     def recognition_losses(self, embeddings, indices):
-        """Returns -log P(i|v_i) `[B]` of `embeddings` `[B, D]` against the bank as it is."""
-        return instance_recognition_loss(similarities(embeddings, self.bank.rows.value), indices, self.tau)
+        """Returns the losses `[B]` of `embeddings` `[B, D]` against the bank as it is."""
+        if self.ir_loss == "softmax":
+            return instance_recognition_loss(similarities(embeddings, self.bank.rows.value), indices, self.tau)
+        return self._noise_contrastive_losses(embeddings, indices)
 
-    def after_step(self, batch, embeddings):
-        """Writes the embeddings to the bank (equation 5); the loss has seen the bank as it was before."""
-        self.bank.update(batch["index"], embeddings, batch["valid"])
+    def _noise_contrastive_losses(self, embeddings, indices):
+        bank, size = self.bank.rows.value, self.bank.rows.shape[0]
+        # Drawn by (seed, step), so that a resumed run draws the same; with replacement, the image's own row not barred.
+        noise = tf.random.stateless_uniform(
+            [tf.shape(embeddings)[0], self.noise_rows],
+            seed=tf.stack([tf.constant(self.seed, tf.int64), tf.cast(self.optimizer.iterations, tf.int64)]),
+            maxval=size,
+            dtype=tf.int32,
+        )
+        own_similarity = tf.reduce_sum(embeddings * tf.gather(bank, indices), axis=1)
+        noise_similarity = tf.einsum("bd,bmd->bm", embeddings, tf.gather(bank, noise))
+        estimate = tf.stop_gradient(log_normalizer_of(own_similarity, noise_similarity, size, self.tau))
+        log_normalizer = self._next_log_normalizer(estimate)
+        self.log_normalizer.assign(log_normalizer)
+        self.normalizer_known.assign(True)
+        return noise_contrastive_loss(own_similarity, noise_similarity, size, log_normalizer, self.tau)
 
-    @property
-    def picture_variables(self):
-        """The memory bank."""
-        return [self.bank.rows, self.bank.written]
+    def _next_log_normalizer(self, estimate):
+        known = self.log_normalizer.value
+        if self.noise_normalizer == "first_batch":
+            kept = tf.identity(known)
+        else:  # an average of Z itself, in logarithms
+            terms = [known + math.log(1 - RUNNING_WEIGHT), estimate + math.log(RUNNING_WEIGHT)]
+            kept = tf.reduce_logsumexp(tf.stack(terms))
+        return tf.where(self.normalizer_known.value, kept, estimate)
 
     def begin_epoch(self, epoch):
         """Names the phase."""

@@ -48,6 +48,13 @@ class MemoryBank(keras.layers.Layer):
             aggregation="only_first_replica",
         )
 
+    def fill(self, indices, embeddings):
+        """Writes unit rows `embeddings` `[n, D]` as they are at `indices` `[n]`; all others count as not written."""
+        rows, written = self.rows.numpy(), np.zeros(self.written.shape, bool)
+        rows[indices], written[indices] = embeddings, True
+        self.rows.assign(rows)
+        self.written.assign(written)
+
     def update(self, indices, embeddings, valid):
         """Writes equation 5 for `embeddings` `[B, D]` at `indices` `[B]`; of duplicates the last valid one counts.
 

@@ -1,7 +1,25 @@
-"""What every method shares: one training step, the weight decay, and what happens between epochs."""
+"""What every method shares: one training step, the memory bank, the weight decay, and what happens between epochs."""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
+
+from la_tf.embedding import build_embedder
+from la_tf.memory_bank import MemoryBank
+
+
+class TrainingSet(NamedTuple):
+    """What a method may know of the pictures it is trained on."""
+
+    size: int  # N
+    labels: np.ndarray  # [N], -1 unknown
+    classes: int
+    validation_rows: np.ndarray  # rows whose labels serve the monitor and nothing else
+    steps_per_epoch: int
+    center_crops: Callable  # () -> batches of the central views of all rows, in order
 
 
 def decayed_kernels(model):
@@ -14,23 +32,36 @@ def weight_decay_loss(kernels, weight_decay):
     return weight_decay * tf.add_n([tf.nn.l2_loss(tf.convert_to_tensor(kernel)) for kernel in kernels])
 
 
-def mean_over(losses, valid):
-    """Returns the mean of `losses` `[B]` over the pictures that are `valid` `[B]` bool, 0 where none is."""
-    count = tf.reduce_sum(tf.cast(valid, losses.dtype))
-    return tf.reduce_sum(tf.where(valid, losses, tf.zeros_like(losses))) / tf.maximum(count, 1)
+def mean_over(losses, counted):
+    """Returns the mean of `losses` `[B]` over the pictures that are `counted` `[B]` bool, 0 where none is."""
+    count = tf.reduce_sum(tf.cast(counted, losses.dtype))
+    return tf.reduce_sum(tf.where(counted, losses, tf.zeros_like(losses))) / tf.maximum(count, 1)
 
 
 class Method(keras.Model):
     """An embedder in training: `compile(optimizer)` and `fit(batches)`, or driven by `la_tf.estimator`.
 
-    A method adds `training_losses`, and `after_step` and `begin_epoch` where it has something to do there.
+    A method adds `training_losses`, and overrides what else it does its own way. All keep a memory bank of their
+    embeddings, one row for each of `size` pictures, which kNN and search read.
     """
 
-    def __init__(self, embedder, weight_decay=1e-4, name=None):
+    def __init__(self, embedder, size, *, bank_momentum=0.5, weight_decay=1e-4, seed=0, name=None):
         super().__init__(name=name)
         self.embedder = embedder
+        self.bank = MemoryBank(size, embedder.output_shape[-1], bank_momentum, seed)
         self.weight_decay = weight_decay
+        self.seed = seed
         self.loss_mean = keras.metrics.Mean(name="loss")
+
+    @staticmethod
+    def arguments(config, pictures):
+        """Returns what the constructor takes of a `la_tf.config.Config` and a `TrainingSet`."""
+        return {"bank_momentum": config.method.bank_momentum}
+
+    @staticmethod
+    def build_embedder(backbone, config):
+        """Returns the model from images to unit embeddings on a `models.Backbone`."""
+        return build_embedder(backbone, config.model.embedding_dim)
 
     def call(self, images, training=False):
         """Returns unit embeddings `[B, D]` of `images` `[B, H, W, 3]` in [0, 1]."""
@@ -40,38 +71,66 @@ class Method(keras.Model):
         """Does nothing: all variables are made on construction."""
         self.built = True
 
-    def training_losses(self, batch):
-        """Returns the method's own loss of each picture `[B]` and whatever `after_step` needs to know of the batch.
+    # -- a step -----------------------------------------------------------------------------------------------------
 
-        Pictures that are not valid need no care here: `train_step` leaves their losses out.
+    def training_losses(self, batch):
+        """Returns the method's own loss of each picture `[B]`, and the embeddings `[B, D]` that the bank is to take.
+
+        Pictures that do not count need no care here: `train_step` leaves their losses out.
         """
         raise NotImplementedError(f"{type(self).__name__} has no training_losses")
 
-    def after_step(self, batch, remembered):
-        """Takes in what the step produced, after the weights moved."""
-        return None  # AutoGraph cannot convert a function that is a docstring alone
+    def counted(self, batch):
+        """Returns which pictures the loss is the mean of, `[B]` bool."""
+        return batch["valid"]
+
+    def train_step(self, batch):
+        """Takes one step on a batch (`data.pipeline`: image, index, label, valid) and returns the running metrics."""
+        with tf.GradientTape() as tape:
+            losses, embeddings = self.training_losses(batch)
+            loss = mean_over(losses, self.counted(batch))
+            objective = loss
+            if self.weight_decay:
+                objective += weight_decay_loss(decayed_kernels(self), self.weight_decay)
+            objective = self.optimizer.scale_loss(objective)
+        self.descend(tape, objective)
+        self.after_step(batch, embeddings)
+        self.loss_mean.update_state(losses, self.counted(batch))
+        return {metric.name: metric.result() for metric in self.metrics}
+
+    def descend(self, tape, objective):
+        """Moves the weights down the gradient of `objective`."""
+        gradients = tape.gradient(objective, self.trainable_weights)
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
+
+    def after_step(self, batch, embeddings):
+        """Writes the embeddings to the bank (equation 5); the loss has seen the bank as it was before."""
+        self.bank.update(batch["index"], embeddings, batch["valid"])
+
+    # -- between steps and epochs, in Python --------------------------------------------------------------------------
 
     def begin_epoch(self, epoch):
         """Prepares an epoch; returns what it found out as a dict of metrics."""
         return {}
 
-    def train_step(self, batch):
-        """Takes one step on a batch (`data.pipeline`: image, index, label, valid) and returns the running metrics."""
-        with tf.GradientTape() as tape:
-            losses, remembered = self.training_losses(batch)
-            loss = mean_over(losses, batch["valid"])
-            objective = loss + weight_decay_loss(decayed_kernels(self.embedder), self.weight_decay)
-            objective = self.optimizer.scale_loss(objective)
-        gradients = tape.gradient(objective, self.trainable_weights)
-        self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
-        self.after_step(batch, remembered)
-        self.loss_mean.update_state(losses, batch["valid"])
-        return {metric.name: metric.result() for metric in self.metrics}
+    def begin_step(self, step):
+        """Prepares a step; returns what it found out as a dict of metrics."""
+        return {}
+
+    def epoch_rows(self, epoch):
+        """Returns the rows that an epoch trains on, `[N]` in their order; None for every row once, shuffled."""
+        return None
+
+    def warning(self, metrics):
+        """Returns what is wrong with a run that has come to these `metrics`, and what to do, in a line; else None."""
+        return None
+
+    # -- what is kept and told -----------------------------------------------------------------------------------------
 
     @property
     def picture_variables(self):
         """The variables whose rows stand for training pictures: on another data set they mean nothing."""
-        return []
+        return [self.bank.rows, self.bank.written]
 
     @property
     def metrics(self):
@@ -87,6 +146,14 @@ class Method(keras.Model):
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
 
     def fit(self, *args, callbacks=None, **kwargs):
-        """As `keras.Model.fit`, with `begin_epoch` called where it belongs."""
-        between_epochs = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: self.begin_epoch(epoch))
-        return super().fit(*args, callbacks=[between_epochs, *(callbacks or [])], **kwargs)
+        """As `keras.Model.fit`, with `begin_epoch` and `begin_step` called where they belong.
+
+        Raises ValueError for a method that chooses its own rows: `la_tf.estimator` feeds it those.
+        """
+        if type(self).epoch_rows is not Method.epoch_rows:
+            raise ValueError(f"{type(self).__name__} chooses the rows of its epochs: train it by la_tf.estimator")
+        between = keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: self.begin_epoch(epoch),
+            on_train_batch_begin=lambda batch, logs: self.begin_step(int(self.optimizer.iterations)),
+        )
+        return super().fit(*args, callbacks=[between, *(callbacks or [])], **kwargs)

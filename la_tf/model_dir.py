@@ -10,7 +10,7 @@ from pathlib import Path
 from data.errors import UserError
 
 
-def claim(model_dir, identity, circumstances, versions, begun=True):
+def claim(model_dir, identity, circumstances, versions, begun=True, defaults=None):
     """Writes config.json into a new model_dir, or checks that an old one belongs to the same run.
 
     A run that has not `begun` (it failed before its first checkpoint) may still change its identity. Raises UserError
@@ -18,7 +18,7 @@ def claim(model_dir, identity, circumstances, versions, begun=True):
     """
     path = Path(model_dir) / "config.json"
     if path.exists():
-        check_identity(path, identity if begun else None)
+        check_identity(path, identity if begun else None, defaults)
     elif folder_entries(model_dir):
         raise UserError(
             f"--model_dir={model_dir}: holds files but no config.json, so it is not a run; choose an empty folder"
@@ -29,14 +29,19 @@ def claim(model_dir, identity, circumstances, versions, begun=True):
         raise UserError(f"--model_dir={model_dir}: cannot be written ({error.strerror}); choose another") from None
 
 
-def check_identity(path, identity):
-    """Compares the identity stored at `path` with `identity` (None: any); raises UserError naming what differs."""
+def check_identity(path, identity, defaults=None):
+    """Compares the identity stored at `path` with `identity` (None: any); raises UserError naming what differs.
+
+    A run made before a flag existed has the flag's default; one that `defaults` lacks follows from N, so it fits.
+    """
     content = read_json(path)
     if not isinstance(content, dict) or "identity" not in content:
         raise UserError(f"{path}: was not written by la_tf.train; choose an empty --model_dir")
     if identity is None:
         return
     stored = content["identity"]
+    if defaults is not None:
+        stored = {key: defaults.get(key, value) for key, value in identity.items()} | stored
     differing = [key for key in sorted({*stored, *identity}) if stored.get(key) != identity.get(key)]
     if differing:
         listed = ", ".join(f"{key} {stored.get(key)!r} there, {identity.get(key)!r} here" for key in differing)

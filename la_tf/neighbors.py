@@ -31,6 +31,24 @@ def close_among(neighbors, indices, cluster_labels):
     return same_cluster | is_own_row(neighbors, indices)
 
 
+def cluster_mates(indices, cluster_labels):
+    """Returns `[B, N]` bool: which of all rows share a cluster with `indices` `[B]` in any clustering of `[N, H]`."""
+    mates = is_own_row(tf.range(tf.shape(cluster_labels)[0])[None, :], indices)
+    for labels in tf.unstack(cluster_labels, axis=1):  # one by one: [B, N, H] would not fit at large N
+        own = tf.gather(labels, indices)[:, None]
+        mates |= (labels[None, :] == own) & (own >= 0)
+    return mates
+
+
+def nearest(similarity, k):
+    """Returns `[B, c]` bool: which k of each row of `similarity` `[B, c]` are the largest; ties to the lowest index."""
+    _, columns = tf.math.top_k(similarity, k)
+    batch = tf.broadcast_to(tf.range(tf.shape(columns)[0])[:, None], tf.shape(columns))
+    places = tf.reshape(tf.stack([batch, columns], axis=-1), [-1, 2])
+    chosen = tf.scatter_nd(places, tf.ones([tf.shape(places)[0]], tf.int32), tf.shape(similarity))
+    return chosen > 0
+
+
 def is_own_row(neighbors, indices):
     """Returns `[B, k]` bool: where `neighbors` `[B, k]` names the image itself, `indices` `[B]`."""
     return neighbors == tf.cast(indices, neighbors.dtype)[:, None]

@@ -4,12 +4,22 @@ import math
 
 import keras
 
+WARMUP_START = 1 / 16  # of the rate, where it rises at first: SwAV's 0.3 of 4.8
 
-def by_step(schedule, learning_rate, total_steps, drop_steps=(), factor=0.1):
+
+def by_step(schedule, learning_rate, total_steps, drop_steps=(), factor=0.1, warmup_steps=0):
     """Returns what a Keras optimizer takes as `learning_rate` for a schedule name.
 
-    `plateau` and `constant` start as a number; `Plateau` lowers it between epochs.
+    `plateau` and `constant` start as a number; `Plateau` lowers it between epochs. `cosine` can rise linearly in
+    `warmup_steps` of its `total_steps` first.
     """
+    if schedule == "cosine" and warmup_steps:
+        return keras.optimizers.schedules.CosineDecay(
+            learning_rate * WARMUP_START,
+            max(total_steps - warmup_steps, 1),
+            warmup_target=learning_rate,
+            warmup_steps=warmup_steps,
+        )
     if schedule == "cosine":
         return keras.optimizers.schedules.CosineDecay(learning_rate, max(total_steps, 1))
     if schedule == "steps":

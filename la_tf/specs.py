@@ -28,9 +28,13 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class InputContext:
-    """What an `input_fn` needs to know: the first step to deliver, and its share of each global batch."""
+    """What an `input_fn` needs to know: the first step to deliver, and its share of each global batch.
+
+    epoch_rows, where given, are the rows of the epoch that the first step lies in, and its batches are all there are.
+    """
 
     first_step: int = 0
+    epoch_rows: Any = None
     pipeline: int = 0
     pipelines: int = 1
 

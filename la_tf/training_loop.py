@@ -33,10 +33,10 @@ class TrainingLoop:
         logs = self._resume()
         if self._finished():
             return logs
-        batches = iter(self.spec.input_fn(ModeKeys.TRAIN, InputContext(first_step=self.step)))
+        self.batches = None  # of the epochs to come, while the method leaves the choice of rows to the pipeline
         self._call("on_train_begin", {"step": self.step})
         while not self._finished():
-            logs = self._epoch(batches)
+            logs = self._epoch()
         self._call("on_train_end", logs)
         return logs
 
@@ -64,16 +64,27 @@ class TrainingLoop:
     def _finished(self):
         return self.step >= self.spec.max_steps or self.model.stop_training
 
-    def _epoch(self, batches):
+    def _epoch_batches(self, epoch):
+        """Returns the batches from the current step on."""
+        rows = self.model.epoch_rows(epoch)
+        if rows is None and self.batches is not None:
+            return self.batches
+        batches = iter(self.spec.input_fn(ModeKeys.TRAIN, InputContext(first_step=self.step, epoch_rows=rows)))
+        self.batches = batches if rows is None else None
+        return batches
+
+    def _epoch(self):
         """Runs the rest of the epoch that the current step lies in; returns its metrics."""
         epoch, position = divmod(self.step, self.spec.steps_per_epoch)
         if position == 0:
             self.model.reset_metrics()
             self.found = self.model.begin_epoch(epoch)
         self._call("on_epoch_begin", epoch, self.found)
+        batches = self._epoch_batches(epoch)
         end = min(self.spec.max_steps, (epoch + 1) * self.spec.steps_per_epoch)
         started, images = time.perf_counter(), 0
         while self.step < end:
+            self.found |= self.model.begin_step(self.step)
             batch = next(batches)
             self.train_step(batch)
             self.step += 1

@@ -50,7 +50,7 @@ def views_of(pictures, draws, augmentation):
 
 @pytest.mark.parametrize(
     "augmentation",
-    [PHOTO, multi_crop(224)[-1], transfer_augmentation(224, True), augmentation_for("digits", 16)],
+    [PHOTO, multi_crop("photo", 224)[-1], transfer_augmentation(224, True), augmentation_for("digits", 16)],
     ids=["photo", "small view", "patch", "whole"],
 )
 def test_boxes_are_those_of_a_plain_loop(augmentation):
@@ -65,7 +65,7 @@ def test_boxes_are_those_of_a_plain_loop(augmentation):
     assert np.abs(got - expected).max() <= 1
 
 
-@pytest.mark.parametrize("augmentation", [PHOTO, multi_crop(224)[0], multi_crop(224)[-1]])
+@pytest.mark.parametrize("augmentation", [PHOTO, multi_crop("photo", 224)[0], multi_crop("photo", 224)[-1]])
 def test_random_boxes_lie_inside_and_spread_over_area_and_aspect(augmentation):
     n = 20_000
     draws = uniforms_numpy(2, 0, np.arange(n), 0, Draw.COUNT)
@@ -100,7 +100,7 @@ def test_a_panorama_gets_a_square_somewhere():
 
 
 def test_a_crop_is_a_pixel_at_least():
-    assert (boxes_for(DRAWS, 1, 1, multi_crop(224)[-1]) == [0, 0, 1, 1]).all()
+    assert (boxes_for(DRAWS, 1, 1, multi_crop("photo", 224)[-1]) == [0, 0, 1, 1]).all()
 
 
 def test_patches_are_224_of_256_of_the_short_side_anywhere():
@@ -331,18 +331,18 @@ def test_the_view_of_transfer_is_a_crop_or_a_patch_mirrored_without_colour(patch
 
 
 def test_multi_crop_is_two_large_views_and_some_small_ones():
-    views = multi_crop(224, 6)
+    views = multi_crop("photo", 224, 6)
     assert [view.image_size for view in views] == [224] * 2 + [96] * 6
     assert [(view.crop_min_area, view.crop_max_area) for view in views] == [(0.14, 1.0)] * 2 + [(0.05, 0.14)] * 6
     assert {(v.grayscale, v.jitter, v.hue, v.jitter_probability, v.blur, v.flip) for v in views} == {
         (0.2, 0.8, 0.2, 0.8, 0.5, True)
     }
-    assert [view.image_size for view in multi_crop(64, 1)] == [64, 64, 27]  # 64 * 96 / 224 = 27.4
+    assert [view.image_size for view in multi_crop("photo", 64, 1)] == [64, 64, 27]  # 64 * 96 / 224 = 27.4
 
 
 @pytest.mark.parametrize("which", [0, -1])
 def test_a_view_of_multi_crop_is_the_one_worked_out(which):
-    a = multi_crop(35, 2)[which]
+    a = multi_crop("photo", 35, 2)[which]
     assert a.image_size in (35, 15)
     pictures = np.stack([smooth(i, 60, 50) for i in range(BATCH)])
     views = views_of(pictures, DRAWS, a)
@@ -409,7 +409,7 @@ def test_views_stay_between_0_and_1():
     draws = uniforms_numpy(5, 0, np.arange(64), 0, Draw.COUNT)
     plain = dataclasses.replace(PHOTO, grayscale=0.0, jitter=0.0)
     blurred = dataclasses.replace(plain, blur=1.0)
-    for a in (PHOTO, plain, blurred, *multi_crop(32, 1), augmentation_for("digits", 16), Augmentation(17)):
+    for a in (PHOTO, plain, blurred, *multi_crop("photo", 32, 1), augmentation_for("digits", 16), Augmentation(17)):
         view = views_of(pictures, draws, a)
         assert view.min() >= 0 and 0.99 < view.max() <= 1
     for kind, size in itertools.product(("digits", "photo"), range(13, 40)):
@@ -430,3 +430,20 @@ def test_draws_keep_their_places():
     assert [draw.value for draw in Draw] == [0, 10, *range(20, 37)]
     assert Draw.CROP_TOP == 20 and Draw.FLIP == 22 and Draw.SHEAR == 32
     assert (Draw.JITTER, Draw.BLUR, Draw.BLUR_SIGMA, Draw.COUNT) == (33, 34, 35, 36)
+
+
+def test_multi_crop_is_two_large_views_and_small_ones_that_flags_can_change():
+    views = multi_crop("photo", 224)
+    assert [view.image_size for view in views] == [224] * 2 + [96] * 6
+    assert {(view.crop_min_area, view.crop_max_area) for view in views} == {(0.14, 1.0), (0.05, 0.14)}
+    assert {(view.jitter, view.hue, view.grayscale, view.blur) for view in views} == {(0.8, 0.2, 0.2, 0.5)}
+    assert [view.image_size for view in multi_crop("photo", 32)] == [32, 32]  # parts of small pictures show nothing
+    assert [view.image_size for view in multi_crop("photo", 32, 2)] == [32, 32, 14, 14]
+    changed = multi_crop("photo", 224, 1, DataConfig(jitter=0.5, crop_min_area=0.3, flip=False))
+    assert [(view.jitter, view.hue, view.crop_min_area, view.flip) for view in changed] == [
+        (0.5, None, 0.3, False), (0.5, None, 0.3, False), (0.5, None, 0.05, False),
+    ]  # fmt: skip
+    assert (
+        multi_crop("digits", 16, 6, DataConfig(rotation=3))
+        == (augmentation_for("digits", 16, DataConfig(rotation=3)),) * 2
+    )

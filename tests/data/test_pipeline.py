@@ -12,7 +12,7 @@ from data.augment import Draw
 from data.augmentation import Augmentation, augmentation_for, multi_crop, transfer_augmentation
 from data.draws import epoch_order_numpy, uniforms_numpy
 from data.errors import FlagError
-from data.pipeline import batch_rows, evaluation_batches, training_batches
+from data.pipeline import batch_rows, evaluation_batches, occurrences, training_batches
 from data.sources import FileSource, Split, open_dataset
 from tests.data import reference
 from tests.data.pictures import encoded, example, smooth, write_folder, write_records
@@ -296,7 +296,7 @@ def assert_views_by_hand(split, size, augmentations, resize):
         (
             augmentation_for("photo", 80),
             transfer_augmentation(79, True),
-            *multi_crop(70, 1)[1:],
+            *multi_crop("photo", 70, 1)[1:],
         ),
     ],
     ids=["photo", "several"],
@@ -309,12 +309,46 @@ def test_views_of_files_are_those_worked_out(lossless, augmentations):
     "augmentations",
     [
         augmentation_for("photo", 15),
-        (augmentation_for("photo", 32), transfer_augmentation(30, True), *multi_crop(24, 1)),
+        (augmentation_for("photo", 32), transfer_augmentation(30, True), *multi_crop("photo", 24, 1)),
     ],
     ids=["photo", "several"],
 )
 def test_views_from_memory_are_those_worked_out(sets, augmentations):
     assert_views_by_hand(sets("in memory", False)[0], SMALL, augmentations, reference.resized_in_batch)
+
+
+# --- rows of one's own choice --------------------------------------------------------------------------------------
+
+
+def test_how_often_a_row_came_before():
+    assert occurrences(np.array([4, 7, 4, 4, 0, 7])).tolist() == [0, 0, 1, 2, 0, 1]
+    assert occurrences(np.array([], np.int64)).tolist() == []
+
+
+@pytest.mark.parametrize("kind", ["in memory", "files"])
+def test_an_epoch_of_chosen_rows_has_them_in_their_order_each_time_with_views_of_its_own(sets, kind):
+    split, size = sets(kind, False)
+    rows = np.array([3, 3, 0, 3, 5, 0, 8, 3, 1, 1, 2, 9, 13, 13])  # of 14 the last two do not fill a batch
+    got = training(split, size, 9, first_step=4, epoch_rows=rows)  # of epoch 2
+    assert np.concatenate([batch["index"] for batch in got]).tolist() == rows[:12].tolist()
+    images = np.concatenate([batch["image"] for batch in got])
+    assert len({images[place].tobytes() for place in np.flatnonzero(rows[:12] == 3)}) == 4
+    # The first of each is the view that an epoch of the usual kind has.
+    usual = training(split, size, 2, first_step=4)
+    by_row = {int(row): image for batch in usual for row, image in zip(batch["index"], batch["image"], strict=True)}
+    seen = [place for place in range(12) if occurrences(rows[:12])[place] == 0 and rows[place] in by_row]
+    assert len(seen) > 4
+    for place in seen:
+        np.testing.assert_array_equal(images[place], by_row[rows[place]])
+
+
+def test_an_epoch_of_chosen_rows_goes_on_in_its_middle_and_can_be_shared_out(sets):
+    split, size = sets("in memory", False)
+    rows = np.array([3, 3, 0, 3, 5, 0, 8, 3, 1, 1, 2, 9, 13, 13])
+    whole = training(split, size, 9, epoch_rows=rows)
+    assert_same(training(split, size, 9, first_step=1, epoch_rows=rows), whole[1:])
+    second = training(split, size, 9, epoch_rows=rows, shard=(1, 2))
+    assert_same(second, whole, slice(BATCH // 2, None))
 
 
 # --- evaluation ----------------------------------------------------------------------------------------------------

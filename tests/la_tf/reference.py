@@ -26,10 +26,14 @@ def close(i, cluster_labels):
 
 def local_aggregation(embeddings, bank, written, indices, cluster_labels, k, tau):
     """Loss [B] and the gradient of their sum by the embeddings [B, D] (equation 3, differentiated by hand)."""
+    backgrounds = [background(v, bank, written, k) for v in embeddings]
+    return of_sets(embeddings, bank, backgrounds, [close(i, cluster_labels) for i in indices], tau)
+
+
+def of_sets(embeddings, bank, backgrounds, closes, tau):
+    """The same for any B_i, lists of rows, and C_i, sets of rows."""
     losses, gradients = [], []
-    for v, i in zip(embeddings, indices, strict=True):
-        b = background(v, bank, written, k)
-        c = close(i, cluster_labels)
+    for v, b, c in zip(embeddings, backgrounds, closes, strict=True):
         weights = {j: np.exp(bank[j] @ v / tau) for j in b}
         total = sum(weights.values())
         close_total = sum(weight for j, weight in weights.items() if j in c)
@@ -50,6 +54,20 @@ def instance_recognition(embeddings, bank, indices, tau):
     p = weights / weights.sum(axis=1, keepdims=True)
     losses = -np.log(p[np.arange(len(indices)), indices])
     return losses, (p @ bank - bank[indices]) / tau
+
+
+def noise_contrastive(embeddings, bank, indices, noise, normalizer, tau):
+    """Loss [B] and the gradient of their sum by the embeddings [B, D] for noise rows [B, m] (Wu et al., eq. 5 to 7)."""
+    losses, gradients = [], []
+    for v, i, drawn in zip(embeddings, indices, noise, strict=True):
+        scale = len(drawn) / len(bank)  # m P_n
+        p = np.exp(bank[i] @ v / tau) / normalizer
+        q = np.exp(bank[drawn] @ v / tau) / normalizer
+        losses.append(-np.log(p / (p + scale)) - np.log(1 - q / (q + scale)).sum())
+        # d(-log h)/d(log P) = -(1 - h), d(-log(1 - h))/d(log P) = h, and d(log P)/dv = v̄ / tau.
+        by_own = -(1 - p / (p + scale)) * bank[i]
+        gradients.append((by_own + (q / (q + scale)) @ bank[drawn]) / tau)
+    return np.array(losses), np.array(gradients)
 
 
 def through_unit_linear(inputs, weights, embedding_gradients):

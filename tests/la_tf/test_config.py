@@ -17,6 +17,7 @@ from la_tf.config import (
     ModelConfig,
     OptimizerConfig,
     RunOptions,
+    interval,
     method_class,
     resolve,
 )
@@ -125,8 +126,93 @@ def test_what_was_chosen_stays():
 
 
 def test_instance_recognition_needs_neither_m_nor_k():
-    config = make(method="ir", warmup_epochs=0)
-    assert resolve(config, 5000) == (config, [])
+    resolved, warnings = resolve(make(method="ir", warmup_epochs=0), 5000)
+    assert (resolved.method.clusters, resolved.method.background_k, warnings) == (None, None, [])
+
+
+def test_instance_recognition_takes_the_softmax_until_n_is_large_and_noise_then():
+    for method in ("ir", "la"):
+        found = [resolve(make(method=method), size)[0].method.ir_loss for size in (1437, 100_000, 100_001, IMAGENET)]
+        assert found == ["softmax", "softmax", "nce", "nce"]
+    assert resolve(make(method="ir", ir_loss="nce"), 1437)[0].method.ir_loss == "nce"
+
+
+def test_the_temperature_is_the_methods_own():
+    assert {name: resolve(make(method=name), 5000)[0].method.tau for name in METHODS} == {
+        "la": 0.07, "ir": 0.07, "dc": 0.07, "supervised": 0.07, "random": 0.07, "swav": 0.1,
+    }  # fmt: skip
+    assert resolve(make(method="swav", tau=0.2), 5000)[0].method.tau == 0.2
+
+
+def test_on_imagenet_deep_cluster_has_the_papers_sizes():
+    made = {name: resolve(make(method="dc", backbone=name), IMAGENET)[0].method for name in ("resnet18", "resnet50")}
+    assert made["resnet18"].clusters == pytest.approx(10_000, rel=2e-3)
+    assert made["resnet18"].head_units == 4096 and made["resnet18"].cluster_every == "1epoch"
+    assert [made[name].dc_head for name in made] == ["b", "a"]  # supplement B.2
+    assert resolve(make(method="dc", backbone="alexnet"), IMAGENET)[0].method.dc_head == "a"
+
+
+def test_deep_cluster_keeps_an_assignment_for_at_least_a_hundred_steps():
+    assert resolve(make(method="dc"), 1437)[0].method.cluster_every == "10epochs"  # of 11 steps
+    assert resolve(make(method="dc"), 12_800)[0].method.cluster_every == "1epoch"
+    assert resolve(make(method="dc"), 1437)[0].method.clusters == 100
+    assert resolve(make(method="dc", batch_size=8), 40)[0].method.clusters == 10
+
+
+def test_on_imagenet_swav_has_the_published_sizes():
+    method = resolve(make(method="swav", batch_size=256), IMAGENET)[0].method
+    assert (method.prototypes, method.queue) == (3000, 3840)
+    assert resolve(make(method="swav", batch_size=4096), IMAGENET)[0].method.queue == 0
+    assert resolve(make(method="swav"), 1437)[0].method.prototypes == 100
+
+
+def test_a_random_run_is_one_step_that_learns_nothing():
+    assert resolve(make(method="random"), 1000)[0].run.max_steps == 1
+
+
+def test_one_clustering_is_enough_for_dbscan():
+    resolved, (warning,) = resolve(make(clustering="dbscan"), 1000)
+    assert resolved.method.clusterings == 1 and warning.startswith("--clusterings=10:")
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"), [("1epoch", (1, "epochs")), ("20 epochs", (20, "epochs")), ("1000steps", (1000, "steps"))]
+)
+def test_how_often_clusters_are_renewed_is_read(text, wanted):
+    assert interval(text) == wanted
+
+
+@pytest.mark.parametrize("text", ["", "0epochs", "5", "-1steps", "1.5epochs", "2 minutes"])
+def test_how_often_clusters_are_renewed_is_checked(text):
+    with pytest.raises(FlagError, match=f"^--cluster_every={text}: "):
+        make(cluster_every=text)
+
+
+def test_small_stems_are_taken_where_a_backbone_has_one():
+    assert ModelConfig(backbone="alexnet").stem_for(32) == "small"
+    assert ModelConfig(backbone="vgg16").stem_for(32) == "imagenet"
+    with pytest.raises(FlagError, match=r"^--stem='small': vgg16"):
+        ModelConfig(backbone="vgg16", stem="small")
+
+
+@pytest.mark.parametrize(("backbone", "least"), [("vgg16", 32), ("alexnet", 15)])
+def test_a_picture_too_small_for_the_backbone_is_said(backbone, least):
+    with pytest.raises(FlagError, match=f"^--image_size={least - 1}: {backbone} needs at least {least} px"):
+        resolve(make(backbone=backbone, image_size=least - 1), 1000)
+    resolve(make(backbone=backbone, image_size=least), 1000)
+
+
+def test_the_channels_of_alexnet_are_for_alexnet():
+    assert ModelConfig(backbone="alexnet", alexnet_channels=(96, 256, 384, 384, 256))
+    for backbone, channels in (("resnet18", (96, 256, 384, 384, 256)), ("alexnet", (96, 256))):
+        with pytest.raises(FlagError, match=r"^--alexnet_channels="):
+            ModelConfig(backbone=backbone, alexnet_channels=channels)
+
+
+def test_the_rate_rises_before_a_cosine_alone():
+    with pytest.raises(FlagError, match=r"^--learning_rate_warmup=2"):
+        OptimizerConfig(learning_rate_warmup=2.0)
+    assert OptimizerConfig(learning_rate_warmup=2.0, schedule="cosine")
 
 
 @pytest.mark.parametrize(
@@ -137,6 +223,12 @@ def test_instance_recognition_needs_neither_m_nor_k():
         ({"background_k": 1000}, "--background_k=1000"),
         ({"clusters": 501}, "--clusters=501"),
         ({"warmup_epochs": 0}, "--warmup_epochs=0"),
+        ({"background": "cluster", "background_clusters": 501}, "--background_clusters=501"),
+        ({"close": "knn", "close_k": 128}, "--close_k=128"),
+        ({"close": "knn", "close_k": 1000, "background": "all"}, "--close_k=1000"),
+        ({"method": "dc", "clusters": 501}, "--clusters=501"),
+        ({"method": "dc", "cluster_every": "100steps"}, "--cluster_every=100steps"),
+        ({"method": "swav", "queue": 100}, "--queue=100"),
     ],
 )
 def test_values_that_cannot_work_at_this_n_stop(values, culprit):
@@ -158,6 +250,7 @@ def test_values_just_inside_the_bounds_go_on(values):
         ({"clusters": 250, "background_k": 50}, "--clusters=250"),
         ({"clusters": 10, "background_k": 99}, "--background_k=99"),
         ({"warmup_epochs": 20, "epochs": 20, "background_k": 50}, "--warmup_epochs=20"),
+        ({"method": "swav", "prototypes": 300, "queue": 128}, "--prototypes=300"),
     ],
 )
 def test_values_that_work_badly_are_warned_about(values, culprit):
@@ -181,10 +274,23 @@ def test_what_an_older_version_did_not_store_takes_its_default():
 
 
 def test_identity_and_circumstances_share_out_all_flags():
-    config = make()
-    identity, circumstances = config.identity(), config.circumstances()
-    assert identity | circumstances == config.flat() and not identity.keys() & circumstances.keys()
-    assert circumstances.keys() == CIRCUMSTANCES, "a circumstance that is no flag"
+    every_identity = {}
+    for method in METHODS:
+        config = make(method=method)
+        identity, circumstances = config.identity(), config.circumstances()
+        assert not identity.keys() & circumstances.keys()
+        assert circumstances.keys() == CIRCUMSTANCES, "a circumstance that is no flag"
+        every_identity |= identity
+    assert every_identity.keys() | circumstances.keys() == config.flat().keys(), "a flag that no method reads"
+
+
+def test_a_flag_that_a_method_does_not_read_is_no_part_of_its_identity():
+    same = [("ir", {"clusters": 9}), ("la", {"prototypes": 9}), ("dc", {"ir_loss": "nce"}), ("swav", {"clusters": 9})]
+    for method, values in same:
+        assert make(method=method, **values).identity() == make(method=method).identity()
+    other = [("la", {"ir_loss": "nce"}), ("dc", {"clusters": 9}), ("swav", {"prototypes": 9}), ("random", {"tau": 1.0})]
+    for method, values in other:
+        assert make(method=method, **values).identity() != make(method=method).identity()
 
 
 @pytest.mark.parametrize(

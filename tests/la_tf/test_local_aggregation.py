@@ -8,12 +8,18 @@ import pytest
 import tensorflow as tf
 
 from data.errors import UserError
+from la_tf import clustering
 from la_tf.embedding import UnitLength
 from la_tf.instance_recognition import InstanceRecognition, instance_recognition_loss
-from la_tf.local_aggregation import LocalAggregation, aggregate
+from la_tf.local_aggregation import (
+    LocalAggregation,
+    fixed_background,
+    local_aggregation_loss,
+    nearest_background,
+)
 from la_tf.memory_bank import last_occurrences
 from la_tf.method import mean_over
-from la_tf.neighbors import background_neighbors, similarities
+from la_tf.neighbors import background_neighbors, close_among, cluster_mates, is_own_row, nearest, similarities
 from tests.la_tf import reference
 
 N, D, B, P = 500, 16, 24, 20
@@ -46,6 +52,13 @@ def case(kind, clusterings, seed=0):
     written[indices[12]] = False
     labels[indices[13]] = -1  # not clustered yet
     return bank, written, labels, indices, inputs, weights
+
+
+def aggregate(embeddings, bank, written, indices, labels, k, tau):
+    """Loss [B], C_i ∩ B_i [B, k] and B_i [B, k] of the paper's choices: nearest rows and clusters."""
+    similarity, rows = nearest_background(embeddings, bank, written, k)
+    close = close_among(rows, indices, labels) & tf.math.is_finite(similarity)
+    return local_aggregation_loss(similarity, close, tau), close, rows
 
 
 def norm_wise(found, wanted):
@@ -109,6 +122,60 @@ def test_warm_start_is_the_softmax_of_equation_1(dtype, tolerance):
         found = instance_recognition_loss(similarities(v, tf.constant(bank, dtype)), tf.constant(indices), TAU)
     assert norm_wise(found.numpy(), losses) < tolerance
     assert norm_wise(tape.gradient(found, v).numpy(), gradients) < tolerance
+
+
+def loss_and_gradient(of_embeddings, embeddings):
+    v = tf.constant(embeddings)
+    with tf.GradientTape() as tape:
+        tape.watch(v)
+        losses = of_embeddings(v)
+    return losses.numpy(), tape.gradient(losses, v).numpy()
+
+
+@pytest.mark.parametrize("clusterings", [1, 3])
+def test_all_rows_as_background_is_the_loss_with_k_equal_to_n(clusterings):
+    bank, written, labels, indices, inputs, weights = case("clustered", clusterings)
+    written[:] = True
+    bank, written, labels, indices = (tf.constant(part) for part in (bank, written, labels, indices))
+
+    def of_all(v):
+        similarity, _ = fixed_background(v, bank, written[None, :])
+        return local_aggregation_loss(similarity, cluster_mates(indices, labels), TAU)
+
+    embeddings = reference.unit(inputs @ weights)
+    found, by_v = loss_and_gradient(of_all, embeddings)
+    wanted, wanted_by_v = loss_and_gradient(
+        lambda v: aggregate(v, bank, written, indices, labels, N, TAU)[0], embeddings
+    )
+    assert norm_wise(found, wanted) < 1e-9 and norm_wise(by_v, wanted_by_v) < 1e-9
+    assert np.std(wanted) > 0.1
+
+
+def test_the_image_alone_against_all_rows_is_instance_recognition():
+    bank, _, _, indices, inputs, weights = case("clustered", 1)
+    bank, indices = tf.constant(bank), tf.constant(indices)
+
+    def of_self(v):
+        similarity, rows = fixed_background(v, bank, tf.fill([1, N], True))
+        return local_aggregation_loss(similarity, is_own_row(rows, indices), TAU)
+
+    embeddings = reference.unit(inputs @ weights)
+    found, by_v = loss_and_gradient(of_self, embeddings)
+    wanted, wanted_by_v = loss_and_gradient(
+        lambda v: instance_recognition_loss(similarities(v, bank), indices, TAU), embeddings
+    )
+    assert norm_wise(found, wanted) < 1e-9 and norm_wise(by_v, wanted_by_v) < 1e-9
+
+
+def test_the_nearest_are_exactly_k_and_ties_go_to_the_lowest_index():
+    similarity = tf.constant([[0.5, 0.9, 0.5, 0.5, 0.1], [0.0, 0.0, 0.0, 0.0, 1.0]])
+    assert nearest(similarity, 2).numpy().astype(int).tolist() == [[1, 1, 0, 0, 0], [1, 0, 0, 0, 1]]
+
+
+def test_cluster_mates_share_a_cluster_in_any_clustering_and_unclustered_rows_only_themselves():
+    labels = tf.constant([[0, 5], [0, 6], [1, 5], [2, 7], [-1, -1], [-1, -1]])
+    found = cluster_mates(tf.constant([0, 3, 4], tf.int64), labels).numpy().astype(int)
+    assert found.tolist() == [[1, 1, 1, 0, 0, 0], [0, 0, 0, 1, 0, 0], [0, 0, 0, 0, 1, 0]]
 
 
 def test_an_image_alone_in_its_clusters_and_in_its_background_costs_nothing():
@@ -181,6 +248,118 @@ def whole_bank(model):
     model.bank.written.assign(np.ones(40, bool))
     model.renew_clusters()
     return model
+
+
+def sets_of(model, embeddings, indices, background, close):
+    """B_i and C_i by the words of sections 3.1 and 5.2."""
+    bank, written = model.bank.rows.numpy().astype(np.float64), model.bank.written.numpy()
+    rows_written = [int(j) for j in np.flatnonzero(written)]
+    backgrounds = {
+        "knn": lambda v, i: reference.background(v, bank, written, 12),
+        "all": lambda v, i: rows_written,
+        "cluster": lambda v, i: [j for j in rows_written if j in reference.close(i, model.background_labels.numpy())],
+    }
+    b = [backgrounds[background](v, i) for v, i in zip(embeddings, indices, strict=True)]
+    closes = {
+        "clusters": lambda v, i, b: reference.close(i, model.cluster_labels.numpy()),
+        "self": lambda v, i, b: {i},
+        "knn": lambda v, i, b: set(sorted(b, key=lambda j: (-bank[j] @ v, j))[:3]),
+    }
+    return b, [closes[close](v, i, b_i) for v, i, b_i in zip(embeddings, indices, b, strict=True)]
+
+
+@pytest.mark.parametrize("background", ["knn", "all", "cluster"])
+@pytest.mark.parametrize("close", ["clusters", "self", "knn"])
+def test_every_choice_of_background_and_close_neighbours_is_the_set_it_says(background, close):
+    choices = {"background": background, "close": close, "close_k": 3, "background_clusters": 4}
+    model = tiny_method(LocalAggregation, **LA, **choices)
+    model.bank.written.assign(np.arange(40) < 37)  # row 39 is a stranger
+    model.renew_clusters()
+    batch = batch_with_duplicates()
+    indices = batch["index"].numpy()
+    embeddings = model(batch["image"]).numpy().astype(np.float64)
+    bank = model.bank.rows.numpy().astype(np.float64)
+    b, c = sets_of(model, embeddings, indices, background, close)
+    losses, _ = reference.of_sets(embeddings, bank, b, c, 0.07)
+    logs = tf.function(model.train_step)(batch)
+    assert float(logs["loss"]) == pytest.approx(losses.mean(), rel=1e-5)
+    assert float(logs["close_mean"]) == pytest.approx(np.mean([len(set(x) & y) for x, y in zip(b, c, strict=True)]))
+    assert float(logs["own_in_background"]) == pytest.approx(np.mean([i in x for i, x in zip(indices, b, strict=True)]))
+
+
+def test_the_clusterings_of_the_background_are_others_than_those_of_the_close_neighbours():
+    choices = {"background": "cluster", "background_clusters": 5, "background_clusterings": 2}
+    model = whole_bank(tiny_method(LocalAggregation, **LA, **choices))
+    close, background = model.cluster_labels.numpy(), model.background_labels.numpy()
+    assert background.shape == (40, 2) and background.min() >= 0 and background.max() == 4
+    assert not any(np.array_equal(a, b) for a in close.T for b in background.T)
+    assert {variable.name for variable in model.picture_variables} >= {"cluster_labels", "background_labels"}
+
+
+def test_clusters_can_be_those_of_centre_crops():
+    images = np.random.default_rng(4).random((40, 4, 4, 3), np.float32)
+    valid = np.arange(40) != 7
+
+    def center_crops():
+        for part in np.split(np.arange(40), 5):
+            batch = {"image": images[part], "index": part, "label": np.zeros(8, np.int64), "valid": valid[part]}
+            yield {name: tf.constant(value) for name, value in batch.items()}
+
+    model = tiny_method(LocalAggregation, **LA, cluster_on="center_crops", center_crops=center_crops)
+    bank = reference.unit(np.random.default_rng(5).standard_normal((40, D))).astype(np.float32)
+    model.bank.rows.assign(bank)
+    model.renew_clusters()
+    embeddings = model(images).numpy()
+    wanted = clustering.cluster(embeddings[valid], 5, 2, model.seed)
+    np.testing.assert_array_equal(model.cluster_labels.numpy()[valid], wanted)
+    assert (model.cluster_labels.numpy()[~valid] == -1).all()
+    np.testing.assert_array_equal(model.bank.rows.numpy(), bank)
+
+
+@pytest.mark.parametrize(
+    ("every", "renewed_at_epochs", "renewed_at_steps"),
+    [("1epoch", [1, 2, 3, 4], []), ("2epochs", [1, 3], []), ("3steps", [1], [3, 6, 9])],
+)
+def test_clusters_are_renewed_as_often_as_asked(every, renewed_at_epochs, renewed_at_steps):
+    model = tiny_method(LocalAggregation, **(LA | {"warmup_epochs": 1}), cluster_every=every)
+    model.bank.written.assign(np.ones(40, bool))
+    epochs, steps = [], []
+    for epoch in range(5):
+        if "cluster_min" in model.begin_epoch(epoch):
+            epochs.append(epoch)
+        for step in range(2 * epoch, 2 * epoch + 2):
+            if model.begin_step(step):
+                steps.append(step)
+    assert epochs == renewed_at_epochs
+    assert steps == [step for step in renewed_at_steps if step >= 2]  # the first LA step is number 2
+
+
+def test_dbscan_joins_what_is_dense_and_leaves_the_rest_alone():
+    rng = np.random.default_rng(0)
+    centres = reference.unit(rng.standard_normal((2, D)))
+    bank = reference.unit(np.repeat(centres, 20, axis=0) + 0.02 * rng.standard_normal((40, D)))
+    bank[[0, 20]] = reference.unit(rng.standard_normal((2, D)))  # strangers
+    model = tiny_method(LocalAggregation, **(LA | {"clusterings": 1}), clustering="dbscan", dbscan_eps=0.4)
+    model.bank.rows.assign(bank)
+    model.bank.written.assign(np.ones(40, bool))
+    found = model.begin_epoch(0)
+    labels = model.cluster_labels.numpy()[:, 0]
+    assert labels[0] == labels[20] == -1
+    assert len(set(labels[1:20])) == len(set(labels[21:])) == 1 and labels[1] != labels[21]
+    assert found["unclustered_fraction"] == 2 / 40 and found["cluster_max"] == 19
+    batch = batch_with_duplicates()  # index 0 is alone, 3, 9, 17 are mates
+    embeddings = model(batch["image"]).numpy().astype(np.float64)
+    written = np.ones(40, bool)
+    losses, _ = reference.local_aggregation(embeddings, bank, written, batch["index"].numpy(), labels[:, None], 12, TAU)
+    assert float(model.train_step(batch)["loss"]) == pytest.approx(losses.mean(), rel=1e-5)
+
+
+def test_dbscan_that_finds_nothing_but_noise_is_told_and_survived():
+    model = tiny_method(LocalAggregation, **(LA | {"clusterings": 1}), clustering="dbscan", dbscan_eps=1e-3)
+    model.bank.written.assign(np.ones(40, bool))
+    found = model.begin_epoch(0)
+    assert found["unclustered_fraction"] == 1 and found["cluster_max"] == 0 and found["close_skewness"] == 0
+    assert np.isfinite(float(model.train_step(batch_with_duplicates())["loss"]))
 
 
 # Indices 3, 9, 3, 17, 0, 3, 39, 9. Masked: the last of three and the last of two duplicates, and a picture alone.

@@ -11,8 +11,8 @@ from la_tf.model_dir import MetricsFile
 IDENTITY = {"tau": 0.07, "method": "la", "drop_epochs": [160, 190], "image_size": None}
 
 
-def claim(folder, identity=IDENTITY, circumstances=None):
-    model_dir.claim(folder, identity, circumstances or {"epochs": 3}, {"numpy": "2"})
+def claim(folder, identity=IDENTITY, circumstances=None, **options):
+    model_dir.claim(folder, identity, circumstances or {"epochs": 3}, {"numpy": "2"}, **options)
 
 
 def test_a_new_folder_gets_identity_circumstances_and_versions(tmp_path):
@@ -43,6 +43,16 @@ def test_a_conflict_names_every_key_that_differs_with_both_values_and_no_other(t
 def test_a_flag_that_did_not_exist_then_and_is_unset_now_is_no_conflict(tmp_path):
     claim(tmp_path)
     claim(tmp_path, {**IDENTITY, "new_flag": None})
+
+
+def test_a_run_of_before_a_flag_existed_has_had_its_default(tmp_path):
+    defaults = {"tau": 0.07, "background": "knn"}  # and one that follows from N has none
+    claim(tmp_path)
+    claim(tmp_path, {**IDENTITY, "background": "knn", "close_k": 42}, defaults=defaults)
+    other = tmp_path / "other"
+    claim(other)
+    with pytest.raises(UserError, match="background 'knn' there, 'all' here"):
+        claim(other, {**IDENTITY, "background": "all"}, defaults=defaults)
 
 
 def test_a_folder_with_other_things_in_it_is_refused_and_left_alone(tmp_path):

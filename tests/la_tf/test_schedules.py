@@ -112,6 +112,11 @@ def test_constant_and_plateau_begin_as_the_rate_itself(name):
     assert by_step(name, 0.03, 1000) == 0.03
 
 
+def test_cosine_can_rise_first_from_a_sixteenth():
+    rate = by_step("cosine", 4.8, 110, warmup_steps=10)
+    assert [float(rate(step)) for step in (0, 5, 10, 60, 110)] == pytest.approx([0.3, 2.55, 4.8, 2.4, 0.0], abs=1e-6)
+
+
 def test_cosine_falls_as_half_a_wave():
     rate = by_step("cosine", 0.4, 200)
     for step, share in [(0, 1.0), (50, 0.5 + math.sqrt(0.125)), (100, 0.5), (200, 0.0), (300, 0.0)]:
