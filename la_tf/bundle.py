@@ -85,13 +85,13 @@ def _signatures(embedder):
 
 
 def self_check(embedder):
-    """Returns a picture `[1, S, S, 3]` of fixed noise, its conv5 and its embedding."""
-    size = embedder.backbone.preprocessing.image_size
+    """Returns a picture `[1, S, S, 3]` of fixed noise, the backbone's last endpoint by its name, and its embedding."""
+    backbone = embedder.backbone
+    size = backbone.preprocessing.image_size
     picture = np.random.default_rng(0).random((1, size, size, 3), dtype=np.float32)
-    conv5 = embedder.backbone.model(picture, training=False)["conv5"]
     return {
         "picture": picture,
-        "conv5": conv5.numpy(),
+        backbone.last: backbone.model(picture, training=False)[backbone.last].numpy(),
         "embedding": embedder(picture, training=False).numpy(),
     }
 
@@ -153,13 +153,13 @@ def check_serving(folder):
 
 
 def check(backbone, folder):
-    """Runs the stored picture through `backbone`; raises UserError when conv5 is not what was stored."""
+    """Runs the stored picture through `backbone`; raises UserError when its last endpoint is not what was stored."""
     with np.load(Path(folder) / "self_check.npz", allow_pickle=False) as stored:
-        found = backbone.model(stored["picture"], training=False)["conv5"].numpy()
-        wanted = stored["conv5"]
+        found = backbone.model(stored["picture"], training=False)[backbone.last].numpy()
+        wanted = stored[backbone.last]
     error = np.abs(found - wanted).max() / max(np.abs(wanted).max(), 1e-12)
     if not error <= TOLERANCE:
         raise UserError(
-            f"--export={folder}: the self-check failed, conv5 is off by {error:.1e} of its largest value (at most "
+            f"--export={folder}: the self-check failed, {backbone.last} is off by {error:.1e} of its largest value (at most "
             f"{TOLERANCE:.0e} is fine); the weights do not belong to this description, export again"
         )

@@ -307,6 +307,7 @@ HIDDEN_PER_CLASS, LEAST_HIDDEN, MOST_HIDDEN = 0.41, 128, 4096
 LEAST_ROUND_STEPS = 100  # of training on one assignment: a fresh head has to learn something
 # SwAV: 3,000 prototypes for ImageNet, a few hundred for CIFAR: the square root of N goes through both.
 IMAGENET_SIZE, IMAGENET_PROTOTYPES = 1_281_167, 3000
+WHOLE_MAP = ("alexnet", "vgg16")  # their first fully connected layer needs the whole map, so views of one size
 QUEUE_PER_PROTOTYPE = 1.25  # a balanced code needs more embeddings than there are prototypes
 
 
@@ -406,13 +407,18 @@ def _resolve_swav(method, config, size):
     queue = rows if method.queue is None else method.queue
     if queue % batch_size:
         raise FlagError(f"--queue={queue}: must be a multiple of --batch_size={batch_size}")
+    small_views = method.small_views
+    if config.model.backbone in WHOLE_MAP:
+        if small_views:
+            raise FlagError(f"--small_views={small_views}: {config.model.backbone} takes views of one size; set it to 0")
+        small_views = 0
     warnings = []
     if batch_size + queue < prototypes:
         warnings.append(
             f"--prototypes={prototypes}: more than a batch and the queue hold ({batch_size} + {queue}), so some stay "
             "empty; lower it, or raise --queue"
         )
-    return replace(method, prototypes=prototypes, queue=queue), warnings
+    return replace(method, prototypes=prototypes, queue=queue, small_views=small_views), warnings
 
 
 def method_class(name):

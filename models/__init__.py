@@ -1,6 +1,14 @@
 """Backbones with named endpoints; importing the package imports no TensorFlow, building a network does."""
 
-from models.backbone import Backbone, backbone_from_architecture, build_backbone, check_architecture, describe
+from models.backbone import (
+    Backbone,
+    backbone_from_architecture,
+    build_backbone,
+    check_architecture,
+    describe,
+    smallest_input,
+    stems,
+)
 from models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 
 __all__ = [
@@ -12,4 +20,6 @@ __all__ = [
     "build_backbone",
     "check_architecture",
     "describe",
+    "smallest_input",
+    "stems",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import keras
 import tensorflow as tf
 
@@ -14,28 +16,42 @@ BATCH_NORM_MOMENTUM = 0.9
 # A fresh object per layer: one Keras initializer object gives the same numbers each time it is called.
 INITIALIZERS = {
     "fan_in": lambda: keras.initializers.VarianceScaling(1.0, "fan_in", "truncated_normal"),
+    "he_fan_in": lambda: keras.initializers.VarianceScaling(2.0, "fan_in", "truncated_normal"),
     "he_fan_out": lambda: keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
 }
 
 
-def convolution(x, filters, size, name, stride=1, use_bias=False, initializer="fan_in"):
+def convolution(x, filters, size, name, stride=1, use_bias=False, initializer="fan_in", padding="same"):
     """An odd `size` x `size` convolution [B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), filters].
 
     A strided one pads `size // 2` zeros on every side, so that the taps fall on the same pixels whatever the
-    picture's size (TensorFlow's SAME pads an even picture on the right and bottom only).
+    picture's size (TensorFlow's SAME pads an even picture on the right and bottom only). With `padding="valid"` none
+    pads, `size` may be even, and a side of H gives (H - size) // stride + 1.
     """
-    padded = stride > 1 and size > 1
+    padded = padding == "same" and stride > 1 and size > 1
     if padded:
         x = keras.layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
-    return keras.layers.Conv2D(
+    kind = ValidConvolution if padding == "valid" else keras.layers.Conv2D
+    return kind(
         filters,
         size,
         strides=stride,
-        padding="valid" if padded else "same",
+        padding="valid" if padded else padding,
         use_bias=use_bias,
         kernel_initializer=INITIALIZERS[initializer](),
         name=name,
     )(x)
+
+
+def rectified_convolution(x, filters, size, name, stride=1, padding="same", with_batch_norm=True):
+    """A convolution `{name}_conv`, batch norm `{name}_bn` (without: a bias) and ReLU, as in plain networks.
+
+    Its kernel starts at variance 2 / fan-in (He et al. 2015), which keeps the size of activations through a
+    ReLU, so that deep networks can be trained without batch norm as well.
+    """
+    x = convolution(x, filters, size, f"{name}_conv", stride, not with_batch_norm, "he_fan_in", padding)
+    x = batch_norm(x, f"{name}_bn") if with_batch_norm else x
+    return relu(x, f"{name}_relu")
 
 
 def batch_norm(x, name):
@@ -48,9 +64,20 @@ def relu(x, name):
     return keras.layers.ReLU(name=name)(x)
 
 
-def max_pool(x, name, size=3, stride=2):
-    """Max pooling with SAME padding: [B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), C]."""
-    return keras.layers.MaxPooling2D(size, strides=stride, padding="same", name=name)(x)
+def max_pool(x, name, size=3, stride=2, padding="same"):
+    """Max pooling [B, H, W, C]: a side of H gives ceil(H / stride), with VALID padding (H - size) // stride + 1."""
+    return keras.layers.MaxPooling2D(size, strides=stride, padding=padding, name=name)(x)
+
+
+def image_input(preprocessing: Preprocessing, sobel=False, least_side=1):
+    """The input, RGB [B, H, W, 3] in [0, 1], and what the first convolution gets: normalised [B, H, W, 3].
+
+    With `sobel` it gets the two edge maps [B, H, W, 2] of `Sobel`. Pictures with a side below `least_side` px fail.
+    """
+    image = keras.Input((None, None, 3), name="image")
+    x = image if least_side == 1 else LeastSide(least_side, name="least_side")(image)
+    x = normalise_image(x, preprocessing)
+    return image, Sobel(name="sobel")(x) if sobel else x
 
 
 def normalise_image(x, preprocessing: Preprocessing, name="normalise"):
@@ -80,6 +107,70 @@ class ImageNormalization(keras.layers.Layer):
     def get_config(self):
         own = {"mean": self.mean, "std": self.std, "channel_order": self.channel_order}
         return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable(package="la_tf")
+class Sobel(keras.layers.Layer):
+    """Grey edges of pictures [B, H, W, 3] -> [B, H, W, 2]: horizontal and vertical, nothing of it learned.
+
+    The mean of the three channels, cross-correlated with the two 3x3 Sobel filters under one zero on every side, as
+    DeepCluster does (Caron et al. 2018, section 4). Always in float32, like the normalisation before it.
+    """
+
+    HORIZONTAL = ((1.0, 0.0, -1.0), (2.0, 0.0, -2.0), (1.0, 0.0, -1.0))
+
+    def __init__(self, **kwargs):
+        super().__init__(**{**kwargs, "dtype": "float32"})
+
+    def call(self, image):
+        grey = tf.reduce_mean(image, axis=-1, keepdims=True)
+        horizontal = tf.constant(self.HORIZONTAL)
+        filters = tf.stack([horizontal, tf.transpose(horizontal)], axis=-1)[:, :, tf.newaxis, :]
+        return tf.nn.conv2d(grey, filters, strides=1, padding="SAME")
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], 2)
+
+
+@keras.saving.register_keras_serializable(package="la_tf")
+class LeastSide(keras.layers.Layer):
+    """Passes pictures [B, H, W, C] on and fails with InvalidArgumentError when H or W is below `side` px.
+
+    TensorFlow itself does not: on a map smaller than their window its VALID convolutions and pools have been
+    seen to give an empty map, a map of the wrong shape, and to end the process. In float32: see `ImageNormalization`.
+    """
+
+    def __init__(self, side, **kwargs):
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.side = side
+
+    def call(self, image):
+        message = f"the pictures are too small: this network needs at least {self.side} px on either side"
+        check = tf.debugging.assert_greater_equal(tf.shape(image)[1:3], self.side, message=message)
+        # In a graph nothing but this orders the check before the layers behind it; eagerly it has raised by now.
+        with tf.control_dependencies([check]):
+            return tf.identity(image)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "side": self.side}
+
+
+@keras.saving.register_keras_serializable(package="la_tf")
+class ValidConvolution(keras.layers.Conv2D):
+    """Keras' VALID Conv2D; where the kernel covers the map, as fc6 does at its built size, a matrix product.
+
+    On a CPU the convolution of such a map and its gradients take seven to nine times as long. A map whose size is
+    unknown when the graph is made is convolved.
+    """
+
+    def convolution_op(self, inputs, kernel):
+        if tuple(inputs.shape[1:3]) != self.kernel_size:
+            return super().convolution_op(inputs, kernel)
+        rows = tf.reshape(inputs, (-1, math.prod(kernel.shape[:3])))
+        return tf.matmul(rows, tf.reshape(kernel, (-1, self.filters)))[:, tf.newaxis, tf.newaxis, :]
 
 
 @keras.saving.register_keras_serializable(package="la_tf")

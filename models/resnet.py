@@ -32,7 +32,9 @@ EXPANSION = {"basic": 1, "bottleneck": 4}
 STAGES = ("conv2", "conv3", "conv4", "conv5")
 
 
-def build(name, width, resnet_version, stem, batch_norm, preprocessing) -> tuple[keras.Model, dict[str, int]]:
+def build(
+    name, width, resnet_version, stem, batch_norm, sobel, preprocessing, **_
+) -> tuple[keras.Model, dict[str, int]]:
     """Model from RGB [B, H, W, 3] in [0, 1] to {"conv1": [B, h, w, c], ...}, and the endpoints' strides."""
     kind, depths = DEPTHS[name]
     convolution = partial(
@@ -43,8 +45,7 @@ def build(name, width, resnet_version, stem, batch_norm, preprocessing) -> tuple
     normalise = layers.batch_norm if batch_norm else _unchanged
     stage = _preactivation_stage if resnet_version == 2 else _postactivation_stage
 
-    image = keras.Input((None, None, 3), name="image")
-    x = layers.normalise_image(image, preprocessing)
+    image, x = layers.image_input(preprocessing, sobel)
     x, stride = _stem(x, width, stem, resnet_version, convolution, normalise)
     endpoints, strides = {"conv1": x}, {"conv1": stride}
     for position, (endpoint, units) in enumerate(zip(STAGES, depths, strict=True)):

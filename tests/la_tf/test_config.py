@@ -166,6 +166,13 @@ def test_on_imagenet_swav_has_the_published_sizes():
     assert resolve(make(method="swav"), 1437)[0].method.prototypes == 100
 
 
+def test_views_of_several_sizes_need_a_backbone_that_pools():
+    assert resolve(make(method="swav", backbone="vgg16"), 5000)[0].method.small_views == 0
+    assert resolve(make(method="swav"), 5000)[0].method.small_views is None  # by the size of the pictures
+    with pytest.raises(FlagError, match=r"^--small_views=6: alexnet"):
+        resolve(make(method="swav", backbone="alexnet", small_views=6), 5000)
+
+
 def test_a_random_run_is_one_step_that_learns_nothing():
     assert resolve(make(method="random"), 1000)[0].run.max_steps == 1
 

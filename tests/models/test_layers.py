@@ -36,6 +36,80 @@ def test_normalise_image_stays_float32_under_mixed_precision():
     np.testing.assert_allclose(output, 254 / 255, rtol=1e-6)
 
 
+def test_sobel_by_hand():
+    # Column differences of the grey picture are -2 -2 2, -5 -2 5, -8 -2 8, summed down with weights 1 2 1; row
+    # differences -4 -5 -6, -6 -6 -6, 4 5 6, summed across. Outside the picture is 0.
+    grey = np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]], np.float32)
+    image = np.stack([grey + 1, grey - 3, grey + 2], axis=-1)[np.newaxis]
+    model, output = apply_to(image, layers.Sobel())
+    np.testing.assert_allclose(output[0, :, :, 0], [[-9, -6, 9], [-20, -8, 20], [-21, -6, 21]], atol=1e-5)
+    np.testing.assert_allclose(output[0, :, :, 1], [[-13, -20, -17], [-18, -24, -18], [13, 20, 17]], atol=1e-5)
+    assert model.weights == [] and output.shape == (1, 3, 3, 2)
+
+
+def test_the_input_stays_float32_under_mixed_precision():
+    # Two grey levels that bfloat16 does not tell apart: an edge of their difference, 2 + 1 + 1 times over.
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        image = np.full((1, 3, 3, 3), 254 / 255, np.float32)
+        image[:, :, 2] = 253.5 / 255
+        inputs, x = layers.image_input(Preprocessing((0, 0, 0), (1, 1, 1)), sobel=True, least_side=3)
+        output = keras.Model(inputs, x)(image)
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert output.dtype == tf.float32
+    assert float(output[0, 1, 1, 0]) == pytest.approx(4 * 0.5 / 255, rel=1e-3)
+
+
+def test_least_side_passes_pictures_on_or_fails_in_graphs_as_well():
+    layer = layers.LeastSide(4)
+    traced = tf.function(layer, input_signature=[tf.TensorSpec((None, None, None, 3))])
+    image = np.random.default_rng(0).random((2, 4, 5, 3)).astype(np.float32)
+    for call in (layer, traced):
+        np.testing.assert_array_equal(call(image), image)
+        for small in (image[:, :3], image[:, :, :3]):
+            with pytest.raises(tf.errors.InvalidArgumentError, match="at least 4 px"):
+                call(small)
+
+
+def test_valid_convolution_equals_float64_whether_or_not_the_kernel_covers_the_map():
+    rng = np.random.default_rng(8)
+    x = rng.normal(0, 1, (3, 4, 5, 2))
+    layer = layers.ValidConvolution(6, 4, use_bias=True)
+    layer.build(x.shape)
+    layer.bias.assign(rng.normal(0, 1, 6))
+    kernel, bias = (weight.astype(np.float64) for weight in layer.get_weights())
+    both = np.stack([np.einsum("bijc,ijcd->bd", x[:, :, i : i + 4], kernel) for i in (0, 1)], axis=1) + bias
+    images = x.astype(np.float32)
+    np.testing.assert_allclose(layer(images)[:, 0], both, atol=1e-5)
+    np.testing.assert_allclose(layer(images[:, :, :4])[:, 0, 0], both[:, 0], atol=1e-5)
+    unknown = tf.function(layer, input_signature=[tf.TensorSpec((None, None, None, 2))])
+    np.testing.assert_allclose(unknown(images[:, :, :4])[:, 0, 0], both[:, 0], atol=1e-5)
+
+
+@pytest.mark.parametrize(("side", "operations"), [(4, {"MatMul"}), (5, {"Conv2D"}), (None, {"Conv2D"})])
+def test_valid_convolution_is_a_matrix_product_where_it_can_be(side, operations):
+    layer = layers.ValidConvolution(6, 4)
+    layer.build((None, 4, 4, 2))
+    graph = tf.function(layer).get_concrete_function(tf.TensorSpec((None, side, side, 2))).graph
+    assert {op.type for op in graph.get_operations()} & {"MatMul", "Conv2D"} == operations
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "side", "expected"), [(3, 2, 7, 3), (3, 2, 8, 3), (2, 2, 7, 3), (4, 3, 9, 2)]
+)
+def test_valid_padding_drops_what_no_window_reaches(size, stride, side, expected):
+    x = np.arange(side * side, dtype=np.float32).reshape(1, side, side, 1)
+    _, pooled = apply_to(x, layers.max_pool, "pool", size, stride, padding="valid")
+    model, _ = apply_to(x, layers.convolution, 1, size, "conv", stride=stride, padding="valid")
+    model.get_layer("conv").kernel.assign(tf.ones((size, size, 1, 1)))
+    assert pooled.shape == model(x).shape == (1, expected, expected, 1)
+    last = x[0, (expected - 1) * stride :, (expected - 1) * stride :, 0][:size, :size]
+    assert pooled[0, -1, -1, 0] == last.max()
+    assert float(model(x)[0, -1, -1, 0]) == last.sum()
+
+
 COUNTS_AT_STRIDE_2 = {4: [[4, 6], [6, 9]], 5: [[4, 6, 4], [6, 9, 6], [4, 6, 4]]}
 
 
@@ -49,7 +123,10 @@ def test_strided_convolution_pads_every_side(side, expected):
     np.testing.assert_array_equal(model(np.ones((1, side, side, 1), np.float32))[0, :, :, 0], expected)
 
 
-@pytest.mark.parametrize(("kind", "variance"), [("fan_in", 1 / (9 * 32)), ("he_fan_out", 2 / (9 * 64))])
+@pytest.mark.parametrize(
+    ("kind", "variance"),
+    [("fan_in", 1 / (9 * 32)), ("he_fan_in", 2 / (9 * 32)), ("he_fan_out", 2 / (9 * 64))],
+)
 def test_initial_kernels_have_the_stated_variance_and_differ_between_layers(kind, variance):
     x = np.zeros((1, 4, 4, 32), np.float32)
     models = [apply_to(x, layers.convolution, 64, 3, "conv", initializer=kind)[0] for _ in range(2)]
@@ -57,7 +134,7 @@ def test_initial_kernels_have_the_stated_variance_and_differ_between_layers(kind
     assert one.var() == pytest.approx(variance, rel=0.05)  # 18,432 numbers: a deviation of about 1%
     assert one.mean() == pytest.approx(0, abs=5 * np.sqrt(variance / one.size))
     assert not np.array_equal(one, two)
-    if kind == "fan_in":  # cut at two deviations of a normal that has a deviation of 0.8796 after the cut
+    if kind != "he_fan_out":  # cut at two deviations of a normal that has a deviation of 0.8796 after the cut
         assert np.abs(one).max() <= 2 * np.sqrt(variance) / 0.8796 + 1e-6
 
 
