@@ -1,5 +1,7 @@
 """From the command line to a Config: every flag arrives, and every preset is one that can start."""
 
+import re
+
 import pytest
 from absl import flags
 from absl.testing import flagsaver
@@ -67,3 +69,49 @@ def test_every_method_and_backbone_of_table_1_has_a_preset():
     wanted = {(method, backbone, True) for method in ("la", "ir", "dc") for backbone in backbones}
     wanted |= {("ir", "alexnet", False), ("ir", "vgg16", False), ("random", "alexnet", True)}
     assert wanted <= found
+
+
+def rows_of_the_ablations():
+    """(row, preset, flag) of the table in WORKSPACE.md."""
+    lines = (ROOT / "WORKSPACE.md").read_text().split("each one flag away")[1].split("\n## ")[0].splitlines()
+    cells = [[cell.strip().strip("`") for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")]
+    return [
+        (row, preset.replace("P/", "la_tf/presets/"), flag) for _, row, preset, flag, _ in cells[1:] if preset != "any"
+    ]
+
+
+def test_the_ablations_of_the_paper_are_one_flag_from_a_preset():
+    """What a row says, (H, m) or a choice, is what its preset and its flag make of N = 1,281,167."""
+    rows = rows_of_the_ablations()
+    assert len(rows) == 25
+    kinds = {"ResNet-18": "resnet18", "ResNet-50": "resnet50", "AlexNet": "alexnet", "VGG16": "vgg16"}
+    for row, preset, flag in rows:
+        arguments = [f"--flagfile={ROOT / preset}", "--dataset=digits", *([flag] if flag else [])]
+        config, _ = resolve(parsed(*arguments), 1_281_167)
+        method, backbone = config.method, config.model.backbone
+        what = re.fullmatch(r"(.+) \((\d+), (\d+)k\)", row)
+        if what and what[1] in kinds:
+            assert backbone == kinds[what[1]], row
+            assert method.clusterings == int(what[2]), row
+            assert method.clusters == pytest.approx(1000 * int(what[3]), rel=1e-3), row
+            assert (method.background, method.close) == ("knn", "clusters")
+        else:
+            assert (backbone, method.clusterings, method.clusters) == ("resnet18", 1, 10_000), row
+    by_row = {
+        row: resolve(parsed(f"--flagfile={ROOT / preset}", "--dataset=digits", *([flag] if flag else [])), 1_281_167)[
+            0
+        ].method
+        for row, preset, flag in rows
+    }
+    assert by_row["B_i all N"].background == "all"
+    by_clusters = by_row["B_i by clusters (3, 1k)"]
+    assert (by_clusters.background, by_clusters.background_clusterings, by_clusters.background_clusters) == (
+        "cluster",
+        3,
+        1000,
+    )
+    assert by_row["C_i the image itself"].close == "self" and by_row["C_i the k' nearest"].close == "knn"
+    assert by_row["C_i the k' nearest"].close_k < 4096 / 20  # k' much smaller than k
+    assert [by_row[f"k = {k}"].background_k for k in (2048, 8192)] == [2048, 8192]
+    assert by_row["clusters of centre crops"].cluster_on == "center_crops"
+    assert by_row["clusters every 1000 steps"].cluster_every == "1000steps"
