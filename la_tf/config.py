@@ -301,6 +301,9 @@ LEAST_BACKGROUND = 128
 # Up to here the softmax over all rows costs little beside the network, and noise-contrastive estimation's 4096 noise
 # rows are so large a part of N that it estimates what is as cheap to compute.
 SOFTMAX_ROWS = 100_000
+# A small bank is full of the untrained network's embeddings, all alike, after a few steps; on the digits kNN ended at
+# 0.2 with the first batch's Z, and at 0.93 with a running one.
+NOISE_SHARE = 0.1
 # DeepCluster: 10,000 classes and 4096 hidden units for ImageNet; with few pictures about 100 classes still do best.
 IMAGES_PER_CLASS, LEAST_CLASSES = 128, 100
 HIDDEN_PER_CLASS, LEAST_HIDDEN, MOST_HIDDEN = 0.41, 128, 4096
@@ -338,12 +341,18 @@ def resolve(config, size):
 
 
 def _resolve_ir(method, config, size):
-    return replace(method, ir_loss=method.ir_loss or ("softmax" if size <= SOFTMAX_ROWS else "nce")), []
+    ir_loss = method.ir_loss or ("softmax" if size <= SOFTMAX_ROWS else "nce")
+    warnings = []
+    if ir_loss == "nce" and method.noise_normalizer == "first_batch" and method.noise_rows > NOISE_SHARE * size:
+        warnings.append(
+            f"--noise_rows={method.noise_rows}: much for N = {size}; the first batch's Z may be so far off soon that "
+            "training fails; take --noise_normalizer=running, or --ir_loss=softmax"
+        )
+    return replace(method, ir_loss=ir_loss), warnings
 
 
 def _resolve_la(method, config, size):
-    method, _ = _resolve_ir(method, config, size)
-    warnings = []
+    method, warnings = _resolve_ir(method, config, size)
     clusters = method.clusters or max(2, round(size / IMAGES_PER_CLUSTER))
     k = method.background_k or min(size - 1, max(LEAST_BACKGROUND, round(size * BACKGROUND_SHARE)))
     close_k = method.close_k or max(1, round(size / clusters))

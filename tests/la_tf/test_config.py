@@ -258,6 +258,7 @@ def test_values_just_inside_the_bounds_go_on(values):
         ({"clusters": 10, "background_k": 99}, "--background_k=99"),
         ({"warmup_epochs": 20, "epochs": 20, "background_k": 50}, "--warmup_epochs=20"),
         ({"method": "swav", "prototypes": 300, "queue": 128}, "--prototypes=300"),
+        ({"method": "ir", "ir_loss": "nce", "noise_rows": 101}, "--noise_rows=101"),
     ],
 )
 def test_values_that_work_badly_are_warned_about(values, culprit):
