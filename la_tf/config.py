@@ -108,7 +108,7 @@ class MethodConfig:
     bank_momentum: float = 0.5  # t
     # Instance Recognition, and the warm start of Local Aggregation
     ir_loss: str | None = read_by("ir", "la")
-    noise_rows: int = read_by("ir", "la", default=4096)  # m of Wu et al.
+    noise_rows: int | None = read_by("ir", "la")  # m of Wu et al.
     noise_normalizer: str = read_by("ir", "la", default="first_batch")  # how their Z is estimated
     # Local Aggregation
     warmup_epochs: int = read_by("la", default=10)
@@ -301,9 +301,10 @@ LEAST_BACKGROUND = 128
 # Up to here the softmax over all rows costs little beside the network, and noise-contrastive estimation's 4096 noise
 # rows are so large a part of N that it estimates what is as cheap to compute.
 SOFTMAX_ROWS = 100_000
-# A small bank is full of the untrained network's embeddings, all alike, after a few steps; on the digits kNN ended at
-# 0.2 with the first batch's Z, and at 0.93 with a running one.
-NOISE_SHARE = 0.1
+# Noise-contrastive estimation was published with 4096 noise rows from CIFAR's N = 50,000 on. A smaller bank is full of
+# the untrained network's embeddings, all alike, after a few steps: on the digits kNN ended below 0.3 with the first
+# batch's Z, and with a running one at 0.93 with 4096 noise rows and 0.96 with CIFAR's share of N.
+NOISE_ROWS, PUBLISHED_NCE = 4096, 50_000
 # DeepCluster: 10,000 classes and 4096 hidden units for ImageNet; with few pictures about 100 classes still do best.
 IMAGES_PER_CLASS, LEAST_CLASSES = 128, 100
 HIDDEN_PER_CLASS, LEAST_HIDDEN, MOST_HIDDEN = 0.41, 128, 4096
@@ -343,12 +344,13 @@ def resolve(config, size):
 def _resolve_ir(method, config, size):
     ir_loss = method.ir_loss or ("softmax" if size <= SOFTMAX_ROWS else "nce")
     warnings = []
-    if ir_loss == "nce" and method.noise_normalizer == "first_batch" and method.noise_rows > NOISE_SHARE * size:
+    noise_rows = method.noise_rows or max(1, min(NOISE_ROWS, round(NOISE_ROWS * size / PUBLISHED_NCE)))
+    if ir_loss == "nce" and method.noise_normalizer == "first_batch" and size < PUBLISHED_NCE:
         warnings.append(
-            f"--noise_rows={method.noise_rows}: much for N = {size}; the first batch's Z may be so far off soon that "
-            "training fails; take --noise_normalizer=running, or --ir_loss=softmax"
+            f"--noise_normalizer=first_batch: with N = {size} images the first batch's Z is soon so far off that training "
+            "may fail; take running, or --ir_loss=softmax"
         )
-    return replace(method, ir_loss=ir_loss), warnings
+    return replace(method, ir_loss=ir_loss, noise_rows=noise_rows), warnings
 
 
 def _resolve_la(method, config, size):

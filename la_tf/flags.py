@@ -61,7 +61,7 @@ flags.DEFINE_float("bank_momentum", _METHOD.bank_momentum, "t, the weight of the
 flags.DEFINE_string(
     "ir_loss", None, f"ir, la: {_choices(IR_LOSSES)} over the N images. Default: softmax up to N = 100,000, else nce."
 )
-flags.DEFINE_integer("noise_rows", _METHOD.noise_rows, "ir, la: noise rows drawn for each image by nce.")
+flags.DEFINE_integer("noise_rows", None, "ir, la: noise rows drawn for each image by nce. Default: 4096; follows N.")
 flags.DEFINE_string(
     "noise_normalizer",
     _METHOD.noise_normalizer,

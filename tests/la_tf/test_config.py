@@ -135,6 +135,8 @@ def test_instance_recognition_takes_the_softmax_until_n_is_large_and_noise_then(
         found = [resolve(make(method=method), size)[0].method.ir_loss for size in (1437, 100_000, 100_001, IMAGENET)]
         assert found == ["softmax", "softmax", "nce", "nce"]
     assert resolve(make(method="ir", ir_loss="nce"), 1437)[0].method.ir_loss == "nce"
+    rows = [resolve(make(method="ir"), size)[0].method.noise_rows for size in (1437, 50_000, IMAGENET)]
+    assert rows == [118, 4096, 4096]
 
 
 def test_the_temperature_is_the_methods_own():
@@ -258,7 +260,7 @@ def test_values_just_inside_the_bounds_go_on(values):
         ({"clusters": 10, "background_k": 99}, "--background_k=99"),
         ({"warmup_epochs": 20, "epochs": 20, "background_k": 50}, "--warmup_epochs=20"),
         ({"method": "swav", "prototypes": 300, "queue": 128}, "--prototypes=300"),
-        ({"method": "ir", "ir_loss": "nce", "noise_rows": 101}, "--noise_rows=101"),
+        ({"method": "ir", "ir_loss": "nce"}, "--noise_normalizer=first_batch"),
     ],
 )
 def test_values_that_work_badly_are_warned_about(values, culprit):
