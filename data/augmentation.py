@@ -80,13 +80,14 @@ def multi_crop(
     """
     if kind == "digits":
         return (augmentation_for(kind, image_size, overrides),) * 2
-    published = dict(crop_min_area=0.14, grayscale=0.2, jitter=0.8, flip=True)
-    overrides = overrides or DataConfig()
-    given = {name: value for name in AUGMENTATION_FLAGS if (value := getattr(overrides, name)) is not None}
-    hue = {} if overrides.jitter is not None else {"hue": 0.2}  # --jitter is the strength of all four
-    large = Augmentation(image_size, **(published | given), **hue, jitter_probability=0.8, blur=0.5)
-    small_size = round(image_size * 96 / 224)
-    small = dataclasses.replace(large, image_size=small_size, crop_min_area=0.05, crop_max_area=0.14)
     if small_views is None:
         small_views = 6 if image_size > SMALL else 0
+    # The large views alone show smaller parts (both are the authors').
+    published = dict(crop_min_area=0.14 if small_views else 0.08, grayscale=0.2, jitter=0.8, flip=True)
+    overrides = overrides or DataConfig()
+    given = {name: value for name in AUGMENTATION_FLAGS if (value := getattr(overrides, name)) is not None}
+    large = Augmentation(image_size, **(published | given), jitter_probability=0.8, blur=0.5)
+    large = dataclasses.replace(large, hue=large.jitter / 4)  # 0.8 and 0.2 as published
+    small_size = round(image_size * 96 / 224)
+    small = dataclasses.replace(large, image_size=small_size, crop_min_area=0.05, crop_max_area=0.14)
     return (large,) * 2 + (small,) * small_views

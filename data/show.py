@@ -107,7 +107,7 @@ def _check_flags(config, out, view):
     if flags.FLAGS["views"].value and view.endswith("crop"):
         raise FlagError(f"--views={flags.FLAGS['views'].value}: --view={view} has a number of views of its own")
     for name in AUGMENTATION_FLAGS:
-        if view != "train" and getattr(config, name) is not None:
+        if view not in ("train", "multi_crop") and getattr(config, name) is not None:
             raise FlagError(f"--{name}={getattr(config, name)}: changes the views of training alone, not --view={view}")
 
 
@@ -134,7 +134,7 @@ def _drawn_views(config, split, rows, image_size, view):
         groups = [evaluation, ("ten-crop: centre and corners", [1.0] * 5), ("the same, mirrored", [1.0] * 5)]
         return groups, zip(plain["image"], *plain["views"], strict=True), f"{image_size} px, colours as they are"
     if view == "multi_crop":
-        views = multi_crop(split.kind, image_size)
+        views = multi_crop(split.kind, image_size, overrides=config)
         (batch,) = views_of(split, rows, views, seed, 1).as_numpy_iterator()
         groups = [evaluation, ("2 large views, epoch 0", [1.0, 1.0])]
         subtitle = _described(views[0])

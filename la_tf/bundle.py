@@ -160,6 +160,6 @@ def check(backbone, folder):
     error = np.abs(found - wanted).max() / max(np.abs(wanted).max(), 1e-12)
     if not error <= TOLERANCE:
         raise UserError(
-            f"--export={folder}: the self-check failed, {backbone.last} is off by {error:.1e} of its largest value (at most "
-            f"{TOLERANCE:.0e} is fine); the weights do not belong to this description, export again"
+            f"--export={folder}: the self-check failed, {backbone.last} is off by {error:.1e} of its largest value (at "
+            f"most {TOLERANCE:.0e} is fine); the weights do not belong to this description, export again"
         )

@@ -55,14 +55,15 @@ class ModelConfig:
     batch_norm: bool = True
     alexnet_channels: tuple[int, ...] | None = None  # of the five convolutions; None: LA's, in proportion to width
     sobel: bool = False
-    embedding_dim: int = 128  # D
+    embedding_dim: int | None = None  # D; None: by method
     pixel_mean: tuple[float, ...] | None = None  # of R, G, B in [0, 1]; None: by data set
     pixel_std: tuple[float, ...] | None = None
 
     def __post_init__(self):
         _one_of("backbone", self.backbone, tuple(BACKBONES))
         _one_of("stem", self.stem, STEMS)
-        _at_least("embedding_dim", self.embedding_dim, 2)
+        if self.embedding_dim is not None:
+            _at_least("embedding_dim", self.embedding_dim, 2)
         if (self.pixel_mean is None) != (self.pixel_std is None):
             raise FlagError("--pixel_mean=R,G,B and --pixel_std=R,G,B go together: set both or neither")
         try:
@@ -128,7 +129,6 @@ class MethodConfig:
     # DeepCluster
     dc_head: str | None = read_by("dc")
     head_units: int | None = read_by("dc")
-    pca_dim: int = read_by("dc", default=256)
     # SwAV
     small_views: int | None = read_by("swav")
     projection_units: int | None = read_by("swav")
@@ -148,7 +148,7 @@ class MethodConfig:
         least = {
             "noise_rows": 1, "warmup_epochs": 0, "background_k": 1, "background_clusterings": 1,
             "background_clusters": 2, "close_k": 1, "clusterings": 1, "clusters": 2, "dbscan_min_samples": 1,
-            "head_units": 1, "pca_dim": 2, "small_views": 0, "projection_units": 1, "prototypes": 2,
+            "head_units": 1, "small_views": 0, "projection_units": 1, "prototypes": 2,
             "sinkhorn_iterations": 1, "queue": 0, "queue_from_epoch": 0, "frozen_prototype_epochs": 0,
         }  # fmt: skip
         for name, allowed in choices.items():
@@ -160,8 +160,7 @@ class MethodConfig:
         if self.tau is not None:
             _above("tau", self.tau, 0)
         _above("dbscan_eps", self.dbscan_eps, 0)
-        # Below that, exp(-2 / epsilon) is no float32 any more.
-        _at_least("sinkhorn_epsilon", self.sinkhorn_epsilon, 0.025)
+        _above("sinkhorn_epsilon", self.sinkhorn_epsilon, 0)
         if not 0 < self.bank_momentum <= 1:
             raise FlagError(f"--bank_momentum={self.bank_momentum}: must be above 0 and at most 1")
         if self.cluster_every is not None:
@@ -289,6 +288,7 @@ class Config:
         """Returns the default of every field that has one of its own (one that is None follows N or the method)."""
         kinds = (DataConfig, ModelConfig, MethodConfig, OptimizerConfig, RunOptions)
         found = {one.name: one.default for kind in kinds for one in fields(kind) if one.default is not None}
+        found["ir_loss"] = "softmax"  # the only one there was at first
         return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 
@@ -305,6 +305,7 @@ SOFTMAX_ROWS = 100_000
 # the untrained network's embeddings, all alike, after a few steps: on the digits kNN ended below 0.3 with the first
 # batch's Z, and with a running one at 0.93 with 4096 noise rows and 0.96 with CIFAR's share of N.
 NOISE_ROWS, PUBLISHED_NCE = 4096, 50_000
+DBSCAN_ROWS = 50_000  # scikit-learn's holds every neighbourhood
 # DeepCluster: 10,000 classes and 4096 hidden units for ImageNet; with few pictures about 100 classes still do best.
 IMAGES_PER_CLASS, LEAST_CLASSES = 128, 100
 HIDDEN_PER_CLASS, LEAST_HIDDEN, MOST_HIDDEN = 0.41, 128, 4096
@@ -330,7 +331,13 @@ def resolve(config, size):
             f"--image_size={image_size}: {config.model.backbone} needs at least {least} px; raise it, or choose a "
             "--backbone or --stem for small pictures"
         )
+    if config.optimizer.learning_rate_warmup >= config.run.epochs:
+        raise FlagError(
+            f"--learning_rate_warmup={config.optimizer.learning_rate_warmup}: the run ends before the rate is up; "
+            "lower it, or raise --epochs"
+        )
     method = replace(method, tau=method.tau or (0.1 if method.method == "swav" else 0.07))
+    model = replace(config.model, embedding_dim=config.model.embedding_dim or (256 if method.method == "dc" else 128))
     resolver = {"la": _resolve_la, "ir": _resolve_ir, "dc": _resolve_dc, "swav": _resolve_swav}.get(method.method)
     warnings = []
     if resolver:
@@ -338,7 +345,7 @@ def resolve(config, size):
     run = config.run
     if method.method == "random":
         run = replace(run, max_steps=1)  # nothing is learned
-    return replace(config, method=method, run=run), warnings
+    return replace(config, model=model, method=method, run=run), warnings
 
 
 def _resolve_ir(method, config, size):
@@ -347,8 +354,8 @@ def _resolve_ir(method, config, size):
     noise_rows = method.noise_rows or max(1, min(NOISE_ROWS, round(NOISE_ROWS * size / PUBLISHED_NCE)))
     if ir_loss == "nce" and method.noise_normalizer == "first_batch" and size < PUBLISHED_NCE:
         warnings.append(
-            f"--noise_normalizer=first_batch: with N = {size} images the first batch's Z is soon so far off that training "
-            "may fail; take running, or --ir_loss=softmax"
+            f"--noise_normalizer=first_batch: with N = {size} images the first batch's Z is soon so far off that "
+            "training may fail; take running, or --ir_loss=softmax"
         )
     return replace(method, ir_loss=ir_loss, noise_rows=noise_rows), warnings
 
@@ -357,7 +364,8 @@ def _resolve_la(method, config, size):
     method, warnings = _resolve_ir(method, config, size)
     clusters = method.clusters or max(2, round(size / IMAGES_PER_CLUSTER))
     k = method.background_k or min(size - 1, max(LEAST_BACKGROUND, round(size * BACKGROUND_SHARE)))
-    close_k = method.close_k or max(1, round(size / clusters))
+    if size < 4:
+        raise FlagError(f"--dataset={config.data.dataset}: {size} images are too few for Local Aggregation")
     by_clusters = method.close == "clusters" and method.clustering == "kmeans"
     background_clusters = method.background_clusters
     if method.background == "knn" and k >= size:
@@ -365,22 +373,32 @@ def _resolve_la(method, config, size):
     if method.background == "cluster" and background_clusters is None:
         # As many members as B_i has neighbours, if the clusterings' clusters do not overlap.
         background_clusters = max(2, round(method.background_clusterings * size / k))
+    sizes = {"knn": ("background_k", k, k), "all": ("background", "all", size)}  # of B_i, by the flag that sets it
+    if method.background == "cluster":
+        members = method.background_clusterings * size / background_clusters
+        sizes["cluster"] = ("background_clusters", background_clusters, members)
+    flag, value, members = sizes[method.background]
+    close_k = method.close_k or max(1, min(round(size / clusters), round(members / 2)))
     if method.background == "cluster" and background_clusters > size // 2:
         raise FlagError(f"--background_clusters={background_clusters}: most would hold one of N = {size}; lower it")
     if by_clusters and clusters > size // 2:
         raise FlagError(f"--clusters={clusters}: with N = {size} images most clusters would hold one; lower it")
-    if method.close == "knn" and close_k >= (k if method.background == "knn" else size):
+    if method.close == "knn" and close_k >= members:
         raise FlagError(f"--close_k={close_k}: the close neighbours would be all of the background; lower it")
+    if method.clustering == "dbscan" and size > DBSCAN_ROWS:
+        raise FlagError(
+            f"--clustering=dbscan: holds all neighbourhoods in memory, too much for N = {size}; take kmeans"
+        )
     if by_clusters and clusters >= size / 4:
         warnings.append(f"--clusters={clusters}: fewer than 4 images a cluster (N = {size}); LA will be close to IR")
-    if by_clusters and method.background == "knn" and k < size / clusters:
+    if by_clusters and members < size / clusters:
+        change = "lower it" if method.background == "cluster" else "raise it"
         warnings.append(
-            f"--background_k={k}: a cluster holds {size / clusters:.0f} images on average, so B_i may lie wholly "
-            "within C_i and the loss vanish; raise it, or raise --clusters"
+            f"--{flag}={value}: a cluster holds {size / clusters:.0f} images on average, so B_i may lie wholly within "
+            f"C_i and the loss vanish; {change}, or raise --clusters"
         )
-    if method.clustering == "dbscan" and method.clusterings > 1:
-        warnings.append(f"--clusterings={method.clusterings}: DBSCAN has no seed, so one clustering says it all")
-        method = replace(method, clusterings=1)
+    if method.clustering == "dbscan":
+        method = replace(method, clusterings=1)  # it has no seed: H of them would be one
     if method.warmup_epochs == 0 and config.run.warm_start is None:
         raise FlagError("--warmup_epochs=0: the bank is still random then; take at least 1, or --warm_start=MODEL_DIR")
     if method.warmup_epochs >= config.run.epochs:
@@ -407,7 +425,10 @@ def _resolve_dc(method, config, size):
     }
     if interval(resolved["cluster_every"])[1] != "epochs":
         raise FlagError(f"--cluster_every={method.cluster_every}: DeepCluster's rounds are whole epochs")
-    return replace(method, **resolved), []
+    warnings = []
+    if config.optimizer.optimizer == "lars":
+        warnings.append("--optimizer=lars: the class layer takes plain steps at the same rate, far too long for it")
+    return replace(method, **resolved), warnings
 
 
 def _resolve_swav(method, config, size):
@@ -416,12 +437,12 @@ def _resolve_swav(method, config, size):
     # A batch smaller than the number of prototypes leaves some without any picture.
     rows = 0 if batch_size >= prototypes else batch_size * math.ceil(QUEUE_PER_PROTOTYPE * prototypes / batch_size)
     queue = rows if method.queue is None else method.queue
-    if queue % batch_size:
-        raise FlagError(f"--queue={queue}: must be a multiple of --batch_size={batch_size}")
     small_views = method.small_views
     if config.model.backbone in WHOLE_MAP:
         if small_views:
-            raise FlagError(f"--small_views={small_views}: {config.model.backbone} takes views of one size; set it to 0")
+            raise FlagError(
+                f"--small_views={small_views}: {config.model.backbone} takes views of one size; set it to 0"
+            )
         small_views = 0
     warnings = []
     if batch_size + queue < prototypes:

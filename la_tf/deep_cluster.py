@@ -26,10 +26,9 @@ WHITENING_ROWS, WHITENING_NUMBERS = 20_000, 2**28
 # Deviation, relative to the features' length, below which a direction holds rounding errors: float32 has 6e-8, a few
 # layers of it some 1e-7.
 ROUNDING = 1e-6
-# The whitened part of the features is at most one in so many (256 of their 4096 is one in 16). The last components hold
-# next to nothing, and what divides by their deviation blows up noise: kNN on the digits is 0.98 with 64 of 128 features
-# and 0.63 with all.
-SMALLEST_PART = 2
+# Part of the features that is whitened at most (theirs: 256 of 4096). The last components hold next to nothing, and to
+# divide by their deviation blows up noise: kNN on the digits is 0.98 with 64 of 128 and 0.63 with all.
+MOST_WHITENED = 1 / 2
 CLASS_DEVIATION = 0.01  # of a fresh class layer's kernel, as in their code
 
 # When clusters have become trivial. The sampler hides it from the loss: what is left of the classes is learned well.
@@ -127,7 +126,7 @@ def build_embedder(backbone, dimensions=256, head_units=None):
     else:
         hidden = keras.layers.ReLU(name="hidden1_relu")(_hidden("hidden1", head_units)(flat(endpoint)))
         features = _hidden("hidden2", head_units)(hidden)
-    p = min(dimensions, features.shape[-1] // SMALLEST_PART)
+    p = min(dimensions, int(features.shape[-1] * MOST_WHITENED))
     return embedder_from(backbone, Whitening(p, name="whitening", dtype="float32")(features))
 
 
@@ -187,7 +186,9 @@ class DeepCluster(Method):
     def build_embedder(backbone, config):
         """Returns the embedder of `build_embedder`, with hidden layers for head B."""
         method = config.method
-        return build_embedder(backbone, method.pca_dim, method.head_units if method.dc_head == "b" else None)
+        return build_embedder(
+            backbone, config.model.embedding_dim, method.head_units if method.dc_head == "b" else None
+        )
 
     # -- a step -----------------------------------------------------------------------------------------------------
 
@@ -303,7 +304,7 @@ class DeepCluster(Method):
     def _remedies(self):
         has_hidden = any(layer.name == "hidden1" for layer in self.embedder.layers)
         head = "--dc_head=a, " if has_hidden else ""
-        return f"try {head}a lower --learning_rate or --pca_dim, fewer --clusters, or --sobel for photographs"
+        return f"try {head}a lower --learning_rate or --embedding_dim, fewer --clusters, or --sobel for photographs"
 
     @property
     def picture_variables(self):

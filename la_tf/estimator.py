@@ -89,24 +89,27 @@ class Estimator:
     def warm_start(self, source, same_pictures=True):
         """Starts a run without checkpoints from another run's newest one; returns (loaded, missing, unused) names.
 
-        Model variables of equal name and shape are taken, the bank among them unless `same_pictures` is False: then its
-        rows stand for others. Optimizer and metrics start afresh.
+        Model variables of equal name and shape are taken. The bank is not where its rows stand for other pictures, or
+        (some of the embedder is missing there) lie in another space. Optimizer and metrics start afresh.
         """
         if self.latest_checkpoint():
             return [], [], []
         checkpoint = checkpoints.latest(source)
         if checkpoint is None:
             raise UserError(f"--warm_start={source}: holds no checkpoint; point it at the model_dir of a run")
-        skipped = set() if same_pictures else {variable.path for variable in self.model.picture_variables}
         loaded, missing = [], []
         with checkpoints.read_arrays(checkpoint) as arrays:
+            fits = {
+                variable.path: (value := arrays.get(variable.path)) is not None and value.shape == tuple(variable.shape)
+                for variable in self.model.variables
+            }
+            same_space = all(fits[variable.path] for variable in self.model.embedder.variables)
+            if not (same_pictures and same_space):
+                fits |= {variable.path: False for variable in self.model.picture_variables}
             for variable in self.model.variables:
-                value = arrays.get(variable.path)
-                if value is not None and value.shape == tuple(variable.shape) and variable.path not in skipped:
-                    variable.assign(value)
-                    loaded.append(variable.path)
-                else:
-                    missing.append(variable.path)
+                if fits[variable.path]:
+                    variable.assign(arrays[variable.path])
+                (loaded if fits[variable.path] else missing).append(variable.path)
             weights = [name for name in arrays.files if not name.startswith(("optimizer/", "metrics/"))]
         return loaded, missing, sorted({*weights} - {*loaded})
 

@@ -9,7 +9,7 @@ import numpy as np
 from data import manifest, splits
 from data.augmentation import AUGMENTATION_FLAGS, augmentation_for, multi_crop
 from data.config import image_size_for, open_configured
-from data.errors import UserError
+from data.errors import FlagError, UserError
 from la_tf import checkpoints, model_dir
 from la_tf.config import SEVERAL_VIEWS, Config, method_class, resolve
 from la_tf.specs import EvalSpec, ModeKeys, RunConfig, TrainSpec
@@ -52,6 +52,10 @@ class Experiment:
             self.views = multi_crop(self.train.kind, image_size, resolved.method.small_views, data)
         else:
             self.views = (augmentation_for(self.train.kind, image_size, data),)
+        if resolved.method.small_views and len(self.views) != 2 + resolved.method.small_views:
+            raise FlagError(f"--small_views={resolved.method.small_views}: {self.train.kind} have none; set it to 0")
+        if config.method.method == "supervised" and not self.labelled:
+            raise FlagError(f"--method=supervised: {self.train} has no labels; choose another --method")
         chosen = {name: getattr(self.views[0], name) for name in AUGMENTATION_FLAGS}
         self.config = dataclasses.replace(resolved, data=dataclasses.replace(data, **chosen))
         if not self.labelled:

@@ -48,7 +48,9 @@ flags.DEFINE_list(
     "alexnet_channels", None, "Of AlexNet's five convolutions. Default: 64,192,384,384,256; DeepCluster's 96,256,..."
 )
 flags.DEFINE_boolean("sobel", _MODEL.sobel, "The network sees horizontal and vertical edges instead of colours (dc).")
-flags.DEFINE_integer("embedding_dim", _MODEL.embedding_dim, "D, the length of an embedding.")
+flags.DEFINE_integer(
+    "embedding_dim", None, "D, the length of an embedding; dc: what features are whitened to. Default: 128; dc 256."
+)
 flags.DEFINE_list(
     "pixel_mean", None, "Mean of R, G, B in [0, 1] that the network subtracts. Default: ImageNet's; digits' own."
 )
@@ -86,7 +88,9 @@ flags.DEFINE_string(
     f"la: {_choices(CLOSE)}: C_i is the union of H clusters, the image alone, or its k' nearest rows.",
 )
 flags.DEFINE_integer("close_k", None, "la: k' of --close=knn. Default: what a cluster holds, N/m.")
-flags.DEFINE_integer("clusterings", _METHOD.clusterings, "la: H, the number of clusterings whose union is C_i.")
+flags.DEFINE_integer(
+    "clusterings", _METHOD.clusterings, "la: H, the number of clusterings whose union is C_i (dbscan: one)."
+)
 flags.DEFINE_integer(
     "clusters", None, "la: m, the clusters of each clustering; dc: its classes. Default: follows N (N/43; N/128)."
 )
@@ -109,7 +113,6 @@ flags.DEFINE_string(
     f"dc: {_choices(DC_HEADS)}: the class layer alone, or two hidden layers first. Default: b up to ResNet-34.",
 )
 flags.DEFINE_integer("head_units", None, "dc: units of a hidden layer of head b. Default: 4096 on ImageNet; follows N.")
-flags.DEFINE_integer("pca_dim", _METHOD.pca_dim, "dc: dimensions that the features are whitened to.")
 flags.DEFINE_integer("small_views", None, "swav: small views beside the two large. Default: 6; none up to 64 px.")
 flags.DEFINE_integer(
     "projection_units", None, "swav: hidden units of the projection. Default: the backbone's channels."

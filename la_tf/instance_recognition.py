@@ -2,8 +2,10 @@
 
 import math
 
+import keras
 import tensorflow as tf
 
+from la_tf.memory_bank import STATE
 from la_tf.method import Method
 from la_tf.neighbors import similarities
 
@@ -38,6 +40,29 @@ def log_normalizer_of(own_similarity, noise_similarity, size, tau):
     return tf.reduce_logsumexp(logits) - tf.math.log(count) + tf.constant(math.log(size), logits.dtype)
 
 
+class Normalizer(keras.layers.Layer):
+    """Remembers log Z: the first estimate, or the running average of Z over all of them."""
+
+    def __init__(self, running, name="noise_normalizer"):
+        super().__init__(name=name, dtype="float32")
+        self.running = running
+        self.log_value = self.add_weight(name="log_value", shape=(), initializer="zeros", **STATE)
+        self.known = self.add_weight(name="known", shape=(), initializer="zeros", dtype="bool", **STATE)
+
+    def update(self, estimate):
+        """Takes in a batch's estimate of log Z; returns log Z as it is now."""
+        log_value = self.log_value.value
+        if self.running:  # an average of Z itself, in logarithms
+            terms = [log_value + math.log(1 - RUNNING_WEIGHT), estimate + math.log(RUNNING_WEIGHT)]
+            kept = tf.reduce_logsumexp(tf.stack(terms))
+        else:
+            kept = tf.identity(log_value)
+        updated = tf.where(self.known.value, kept, estimate)
+        self.log_value.assign(updated)
+        self.known.assign(True)
+        return updated
+
+
 class InstanceRecognition(Method):
     """Recognises each of `size` images by its row of the memory bank.
 
@@ -61,15 +86,8 @@ class InstanceRecognition(Method):
         self.tau = tau
         self.ir_loss = ir_loss
         self.noise_rows = noise_rows
-        self.noise_normalizer = noise_normalizer
         if ir_loss == "nce":
-            self.log_normalizer = self._scalar("log_normalizer", "float32")
-            self.normalizer_known = self._scalar("normalizer_known", "bool")
-
-    def _scalar(self, name, dtype):
-        return self.add_weight(
-            name=name, shape=(), initializer="zeros", dtype=dtype, trainable=False, aggregation="only_first_replica"
-        )
+            self.normalizer = Normalizer(running=noise_normalizer == "running")
 
     @staticmethod
     def arguments(config, pictures):
@@ -99,20 +117,16 @@ class InstanceRecognition(Method):
         )
         own_similarity = tf.reduce_sum(embeddings * tf.gather(bank, indices), axis=1)
         noise_similarity = tf.einsum("bd,bmd->bm", embeddings, tf.gather(bank, noise))
+        # Pictures that are not valid take part as the ones that stand in for them.
         estimate = tf.stop_gradient(log_normalizer_of(own_similarity, noise_similarity, size, self.tau))
-        log_normalizer = self._next_log_normalizer(estimate)
-        self.log_normalizer.assign(log_normalizer)
-        self.normalizer_known.assign(True)
+        log_normalizer = self.normalizer.update(estimate)
         return noise_contrastive_loss(own_similarity, noise_similarity, size, log_normalizer, self.tau)
 
-    def _next_log_normalizer(self, estimate):
-        known = self.log_normalizer.value
-        if self.noise_normalizer == "first_batch":
-            kept = tf.identity(known)
-        else:  # an average of Z itself, in logarithms
-            terms = [known + math.log(1 - RUNNING_WEIGHT), estimate + math.log(RUNNING_WEIGHT)]
-            kept = tf.reduce_logsumexp(tf.stack(terms))
-        return tf.where(self.normalizer_known.value, kept, estimate)
+    @property
+    def picture_variables(self):
+        """The memory bank, and Z, which grows with N."""
+        normalizer = [self.normalizer.log_value, self.normalizer.known] if self.ir_loss == "nce" else []
+        return [*super().picture_variables, *normalizer]
 
     def begin_epoch(self, epoch):
         """Names the phase."""

@@ -12,6 +12,7 @@ from la_tf import clustering
 from la_tf.config import interval
 from la_tf.instance_recognition import InstanceRecognition
 from la_tf.knn import embed
+from la_tf.memory_bank import STATE
 from la_tf.neighbors import background_neighbors, close_among, cluster_mates, is_own_row, nearest, similarities
 
 # The loss of an image whose C_i and B_i do not meet: -log(0 + 1e-7), as in the authors' code. A constant, so it has
@@ -59,9 +60,9 @@ class LocalAggregation(InstanceRecognition):
     background "knn": B_i is the `background_k` (k) nearest rows; "all": every row; "cluster": the union of its clusters
     in `background_clusterings` clusterings of `background_clusters` each. close "clusters": C_i is the union of its
     clusters in `clusterings` (H) clusterings of `clusters` (m) each; "self": the image alone; "knn": its `close_k` (k')
-    nearest rows. cluster_on "center_crops" clusters fresh embeddings of `center_crops()` instead of the bank; clustering
-    "dbscan" takes no m but a radius and a least number of neighbours. image_labels `[N]` (-1 unknown), where given,
-    serve the health metric `purity` and nothing else.
+    nearest rows. cluster_on "center_crops" clusters fresh embeddings of `center_crops()` instead of the bank;
+    clustering "dbscan" takes no m but a radius and a least number of neighbours. image_labels `[N]` (-1 unknown), where
+    given, serve the health metric `purity` and nothing else.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class LocalAggregation(InstanceRecognition):
         self.cluster_every = interval(cluster_every)
         self.clustering = clustering
         self.dbscan = (dbscan_eps, dbscan_min_samples)
+        self.clusters_due = False
         self.warmup_epochs = warmup_epochs
         self.image_labels = image_labels
         self.center_crops = center_crops
@@ -107,7 +109,7 @@ class LocalAggregation(InstanceRecognition):
             self.cluster_labels = self._labels("cluster_labels", size, clusterings)
         if background == "cluster":
             self.background_labels = self._labels("background_labels", size, background_clusterings)
-        self.aggregating = self._scalar("aggregating", "bool")
+        self.aggregating = self.add_weight(name="aggregating", shape=(), initializer="zeros", dtype="bool", **STATE)
         self.close_mean = keras.metrics.Mean(name="close_mean")
         self.close_min = Least(name="close_min")
         self.empty_fraction = keras.metrics.Mean(name="empty_fraction")
@@ -120,8 +122,7 @@ class LocalAggregation(InstanceRecognition):
             shape=(size, clusterings),
             initializer=keras.initializers.Constant(clustering.UNASSIGNED),
             dtype="int32",
-            trainable=False,
-            aggregation="only_first_replica",
+            **STATE,
         )
 
     @staticmethod
@@ -184,16 +185,25 @@ class LocalAggregation(InstanceRecognition):
         if epoch < self.warmup_epochs:
             self.aggregating.assign(False)  # a run that was warm-started from LA is back in its own warm start
             return {"phase": "ir"}
+        if not self.bank.written.numpy().any():
+            raise UserError(
+                "Local Aggregation begins, but the memory bank is empty: raise --warmup_epochs, or let --warm_start "
+                "name a run with the same pictures and the same network"
+            )
         count, of = self.cluster_every
-        due = of == "epochs" and (epoch - self.warmup_epochs) % count == 0
         begins = not bool(self.aggregating.numpy())
-        return {"phase": "la", **(self.renew_clusters() if due or begins else {})}
+        self.aggregating.assign(True)
+        self.clusters_due = begins and of == "steps"  # at the step that comes now
+        due = of == "epochs" and (begins or (epoch - self.warmup_epochs) % count == 0)
+        return {"phase": "la", **(self.renew_clusters() if due else {})}
 
     def begin_step(self, step):
         """Renews the clusters where they are renewed by steps."""
         count, of = self.cluster_every
-        due = of == "steps" and step % count == 0 and bool(self.aggregating.numpy())
-        return self.renew_clusters() if due else {}
+        if of != "steps" or not bool(self.aggregating.numpy()) or not (self.clusters_due or step % count == 0):
+            return {}
+        self.clusters_due = False
+        return self.renew_clusters()
 
     def renew_clusters(self):
         """Clusters the images anew; C_i, and B_i where it is made of clusters, follow. Returns health metrics."""

@@ -4,6 +4,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+# For `add_weight`: what a run remembers but does not learn. Every replica comes to the same values by itself, so the
+# first copy speaks for all.
+STATE = {"trainable": False, "aggregation": "only_first_replica"}
+
 
 def random_unit_rows(size, dimension, seed):
     """Returns `[N, D]` float32 rows drawn uniformly from the unit sphere (section 3.3, start of training)."""
@@ -31,21 +35,18 @@ class MemoryBank(keras.layers.Layer):
     def __init__(self, size, dimension, momentum=0.5, seed=0, name="memory_bank"):
         super().__init__(name=name, dtype="float32")  # stays float32 under mixed precision
         self.momentum = momentum
-        # Every replica writes the same gathered rows to its own copy, so the first copy speaks for all.
         self.rows = self.add_weight(
             name="rows",
             shape=(size, dimension),
             initializer=lambda shape, dtype: random_unit_rows(*shape, seed),
-            trainable=False,
-            aggregation="only_first_replica",
+            **STATE,
         )
         self.written = self.add_weight(
             name="written",
             shape=(size,),
             initializer="zeros",
             dtype="bool",
-            trainable=False,
-            aggregation="only_first_replica",
+            **STATE,
         )
 
     def fill(self, indices, embeddings):

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from la_tf.embedding import embedder_from, pooled
-from la_tf.memory_bank import random_unit_rows
+from la_tf.memory_bank import STATE, random_unit_rows
 from la_tf.method import Method
 from models.layers import batch_norm, relu
 
@@ -116,8 +116,7 @@ class SwAV(Method):
                 name="queue",
                 shape=(LARGE_VIEWS, queue, dimension),
                 initializer="zeros",
-                trainable=False,
-                aggregation="only_first_replica",
+                **STATE,
             )
         self.code_perplexity = keras.metrics.Mean(name="code_perplexity")
 
@@ -139,7 +138,7 @@ class SwAV(Method):
         units = config.method.projection_units or features.shape[-1]
         hidden = keras.layers.Dense(units, name="projection")(features)
         hidden = relu(batch_norm(hidden, "projection_bn"), "projection_relu")
-        readout = keras.layers.Dense(config.model.embedding_dim, name="embedding", dtype="float32")
+        readout = keras.layers.Dense(config.model.embedding_dim, name="projection_out", dtype="float32")
         return embedder_from(backbone, readout(hidden))
 
     def training_losses(self, batch):

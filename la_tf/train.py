@@ -29,6 +29,7 @@ def main():
                 train(experiment)
             else:
                 how = "it stopped early" if state["stopped"] else "raise --epochs to go on"
+                how = "there is nothing to learn" if experiment.config.method.method == "random" else how
                 print(f"{folder} is finished ({how})", file=sys.stderr)
     print(closing_table(experiment), file=sys.stderr)
     return result_of(experiment)

@@ -439,9 +439,12 @@ def test_multi_crop_is_two_large_views_and_small_ones_that_flags_can_change():
     assert {(view.jitter, view.hue, view.grayscale, view.blur) for view in views} == {(0.8, 0.2, 0.2, 0.5)}
     assert [view.image_size for view in multi_crop("photo", 32)] == [32, 32]  # parts of small pictures show nothing
     assert [view.image_size for view in multi_crop("photo", 32, 2)] == [32, 32, 14, 14]
+    assert multi_crop("photo", 224, 0)[0].crop_min_area == 0.08
+    stored = DataConfig(jitter=0.8, crop_min_area=0.14, grayscale=0.2, flip=True)
+    assert multi_crop("photo", 224, overrides=stored) == views  # what a run stores says the same again
     changed = multi_crop("photo", 224, 1, DataConfig(jitter=0.5, crop_min_area=0.3, flip=False))
     assert [(view.jitter, view.hue, view.crop_min_area, view.flip) for view in changed] == [
-        (0.5, None, 0.3, False), (0.5, None, 0.3, False), (0.5, None, 0.05, False),
+        (0.5, 0.125, 0.3, False), (0.5, 0.125, 0.3, False), (0.5, 0.125, 0.05, False),
     ]  # fmt: skip
     assert (
         multi_crop("digits", 16, 6, DataConfig(rotation=3))

@@ -6,8 +6,10 @@ import subprocess
 import sys
 import textwrap
 
-from tests.programs import ROOT, environment
+import pytest
+
 from tests.la_tf.test_train import TINY
+from tests.programs import ROOT, environment
 
 STARTER = """
 import runpy, sys
@@ -21,8 +23,11 @@ runpy.run_module("la_tf.train", run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_the_example_trains_resumes_and_exports(tmp_path):
-    blocks = [textwrap.dedent(text) for text in re.findall(r"```python\n(.*?)```", (ROOT / "WORKSPACE.md").read_text(), re.S)]
+    blocks = [
+        textwrap.dedent(text) for text in re.findall(r"```python\n(.*?)```", (ROOT / "WORKSPACE.md").read_text(), re.S)
+    ]
     (file,) = [block for block in blocks if block.startswith("# la_tf/")]
     (line,) = [block.splitlines()[1] for block in blocks if block.startswith("# one line in METHODS")]
     path = tmp_path / file.splitlines()[0].removeprefix("# ")

@@ -1,8 +1,10 @@
 """The configuration: what is refused and by which flag's name, what follows from N, what makes a run's identity."""
 
+import inspect
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from data.config import DataConfig
@@ -21,6 +23,7 @@ from la_tf.config import (
     method_class,
     resolve,
 )
+from la_tf.method import TrainingSet
 
 IMAGENET = 1_281_167
 NAN = float("nan")
@@ -179,9 +182,22 @@ def test_a_random_run_is_one_step_that_learns_nothing():
     assert resolve(make(method="random"), 1000)[0].run.max_steps == 1
 
 
-def test_one_clustering_is_enough_for_dbscan():
-    resolved, (warning,) = resolve(make(clustering="dbscan"), 1000)
-    assert resolved.method.clusterings == 1 and warning.startswith("--clusterings=10:")
+def test_one_clustering_is_enough_for_dbscan_and_many_images_are_too_much():
+    resolved, warnings = resolve(make(clustering="dbscan"), 50_000)
+    assert resolved.method.clusterings == 1 and warnings == []
+    with pytest.raises(FlagError, match=r"^--clustering=dbscan: .* N = 50001"):
+        resolve(make(clustering="dbscan"), 50_001)
+
+
+def test_the_nearest_close_neighbours_stay_well_below_the_background():
+    assert resolve(make(close="knn", background_k=20), 1000)[0].method.close_k == 10
+    assert resolve(make(close="knn"), IMAGENET)[0].method.close_k == 43
+
+
+def test_the_length_of_an_embedding_is_the_methods_own():
+    found = {name: resolve(make(method=name), 5000)[0].model.embedding_dim for name in METHODS}
+    assert found == {"la": 128, "ir": 128, "dc": 256, "swav": 128, "supervised": 128, "random": 128}
+    assert resolve(make(method="dc", embedding_dim=64), 5000)[0].model.embedding_dim == 64
 
 
 @pytest.mark.parametrize(
@@ -237,7 +253,9 @@ def test_the_rate_rises_before_a_cosine_alone():
         ({"close": "knn", "close_k": 1000, "background": "all"}, "--close_k=1000"),
         ({"method": "dc", "clusters": 501}, "--clusters=501"),
         ({"method": "dc", "cluster_every": "100steps"}, "--cluster_every=100steps"),
-        ({"method": "swav", "queue": 100}, "--queue=100"),
+        ({"clustering": "dbscan", "close": "knn", "close_k": 500}, "--close_k=500"),
+        ({"background": "cluster", "background_clusters": 300, "close": "knn", "close_k": 10}, "--close_k=10"),
+        ({"learning_rate_warmup": 200.0, "schedule": "cosine"}, "--learning_rate_warmup=200.0"),
     ],
 )
 def test_values_that_cannot_work_at_this_n_stop(values, culprit):
@@ -261,6 +279,8 @@ def test_values_just_inside_the_bounds_go_on(values):
         ({"warmup_epochs": 20, "epochs": 20, "background_k": 50}, "--warmup_epochs=20"),
         ({"method": "swav", "prototypes": 300, "queue": 128}, "--prototypes=300"),
         ({"method": "ir", "ir_loss": "nce"}, "--noise_normalizer=first_batch"),
+        ({"background": "cluster", "background_clusters": 300, "clusters": 20}, "--background_clusters=300"),
+        ({"method": "dc", "optimizer": "lars"}, "--optimizer=lars"),
     ],
 )
 def test_values_that_work_badly_are_warned_about(values, culprit):
@@ -328,6 +348,28 @@ def test_where_how_long_and_how_loudly_may_change(other):
 )  # fmt: skip
 def test_what_is_learned_and_how_may_not(other):
     assert make(**other).identity() != make().identity()
+
+
+OTHER_CHOICES = {
+    "bank_momentum": 0.3, "tau": 0.2, "ir_loss": "nce", "noise_rows": 7, "noise_normalizer": "running",
+    "warmup_epochs": 3, "background": "all", "background_k": 9, "background_clusterings": 4, "background_clusters": 8,
+    "close": "knn", "close_k": 5, "clusterings": 2, "clusters": 6, "cluster_on": "center_crops",
+    "cluster_every": "2epochs", "clustering": "dbscan", "dbscan_eps": 0.4, "dbscan_min_samples": 3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["ir", "la"])
+def test_a_choice_arrives_at_the_method_that_reads_it(method):
+    """Every flag that it reads is an argument of its constructor, and sets what it names."""
+    config = make(method=method, **OTHER_CHOICES)
+    pictures = TrainingSet(40, np.zeros(40, int), 1, np.arange(4), 5, lambda rows=None: [])
+    arguments = method_class(method).arguments(config, pictures)
+    read = {one for one in OTHER_CHOICES if one not in config.method.unread()}
+    assert {name: arguments[name] for name in read} == {name: OTHER_CHOICES[name] for name in read}
+    accepted = set()
+    for kind in method_class(method).__mro__:
+        accepted |= set(inspect.signature(kind.__init__).parameters) if kind.__module__.startswith("la_tf") else set()
+    assert arguments.keys() <= accepted
 
 
 def test_every_method_by_name_is_there():

@@ -157,6 +157,12 @@ def test_all_pictures_of_a_cluster_are_as_likely_to_be_drawn():
     np.testing.assert_allclose(counts[20:29], 2000 * 10 / 9, atol=5 * np.sqrt(20000 / 9))
 
 
+def test_what_is_left_over_goes_to_other_clusters_every_time():
+    labels = np.repeat(np.arange(4, dtype=np.int32), [5, 4, 4, 4])  # 4 of each, and one more of some cluster
+    more = [np.bincount(labels[uniform_rows(labels, 0, epoch)]).argmax() for epoch in range(400)]
+    np.testing.assert_allclose(np.bincount(more, minlength=4), 100, atol=5 * np.sqrt(75))
+
+
 # -- a step ------------------------------------------------------------------------------------------------------------
 
 
@@ -343,6 +349,16 @@ def test_bad_pictures_have_no_part_in_whitening_clusters_bank_and_epochs():
         np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-5, err_msg=a.path)
 
 
+def test_a_picture_that_went_bad_has_lost_its_cluster_in_the_next_round():
+    model, bad = tiny_model(), np.arange(N) == 17
+    model.begin_epoch(0)
+    assert model.cluster_labels.numpy()[17] >= 0
+    model.center_crops = central_views(~bad)
+    model.begin_epoch(1)
+    np.testing.assert_array_equal(model.cluster_labels.numpy() == -1, bad)
+    np.testing.assert_array_equal(model.bank.written.numpy(), ~bad)
+
+
 def test_more_clusters_than_readable_pictures_is_said():
     model = tiny_model(center_crops=central_views(np.arange(N) < 3))
     with pytest.raises(UserError, match=r"^--clusters=4: only 3 of 60 images can be read; lower it$"):
@@ -461,6 +477,19 @@ def test_head_b_puts_two_hidden_layers_on_top_the_second_without_its_relu():
     assert embedder.output_shape[-1] == 12  # not the last of 24 components, which are noise
 
 
+def test_the_network_trains_with_the_statistics_of_the_batch_and_clusters_with_those_it_keeps():
+    trunk = backbone()
+    images = np.random.default_rng(0).random((N, 8, 8, 3), np.float32)
+    model = DeepCluster(build_embedder(trunk, 8), N, clusters=K, center_crops=central_views(images=images))
+    model.compile(keras.optimizers.SGD(0.1))
+    kept = trunk.model.get_layer("conv5_bn").moving_mean
+    before = kept.numpy()
+    model.begin_epoch(0)
+    np.testing.assert_array_equal(kept.numpy(), before)
+    model.train_step(batch_of(np.arange(16), images=images))
+    assert np.abs(kept.numpy() - before).max() > 1e-3
+
+
 def test_a_picture_of_another_size_is_refused():
     embedder = build_embedder(backbone(size=16), 16)
     with pytest.raises((ValueError, tf.errors.InvalidArgumentError)):
@@ -469,8 +498,8 @@ def test_a_picture_of_another_size_is_refused():
 
 def test_constructor_and_embedder_follow_the_flags():
     data = DataConfig(dataset="digits", image_size=8, batch_size=10)
-    model = ModelConfig(backbone="resnet10", width=2)
-    method = MethodConfig(method="dc", clusters=7, head_units=24, pca_dim=10, cluster_every="2epochs", dc_head="b")
+    model = ModelConfig(backbone="resnet10", width=2, embedding_dim=10)
+    method = MethodConfig(method="dc", clusters=7, head_units=24, cluster_every="2epochs", dc_head="b")
     config = Config(data, model, method, OptimizerConfig(), RunOptions(model_dir="unset"))
     config, _ = resolve(config, N)
     pictures = TrainingSet(N, GROUP, K, np.arange(3), 6, central_views())

@@ -190,6 +190,16 @@ def test_a_warm_start_from_other_pictures_leaves_their_bank_and_clusters_behind(
     np.testing.assert_array_equal(run.model.embedder.weights[0], source.model.embedder.weights[0])
 
 
+def test_a_warm_start_from_another_head_leaves_the_bank_of_its_space_behind(tmp_path):
+    trained(tmp_path / "source", readout="another")
+    run = estimator(tmp_path / "new", seed=1)
+    bank = run.model.bank.rows.numpy()
+    loaded, missing, _ = run.warm_start(tmp_path / "source")
+    assert {"linear/kernel", "memory_bank/rows", "memory_bank/written"} <= set(missing) and loaded == []
+    np.testing.assert_array_equal(run.model.bank.rows.numpy(), bank)
+    assert not run.model.bank.written.numpy().any()
+
+
 def test_a_run_that_has_begun_is_not_warm_started_over(tmp_path):
     trained(tmp_path / "source", seed=1)
     run = trained(tmp_path / "run")

@@ -7,7 +7,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from la_tf.instance_recognition import InstanceRecognition, log_normalizer_of, noise_contrastive_loss
+from la_tf.instance_recognition import InstanceRecognition, Normalizer, log_normalizer_of, noise_contrastive_loss
 from tests.la_tf import reference
 from tests.la_tf.test_local_aggregation import batch_with_duplicates, tiny_embedder
 
@@ -73,11 +73,11 @@ def test_z_is_estimated_from_the_first_batch_and_kept():
     wanted = true_log_normalizer(model, batch["image"])
     step = tf.function(model.train_step)
     step(batch)
-    first = float(model.log_normalizer.numpy())
+    first = float(model.normalizer.log_value.numpy())
     assert first == pytest.approx(wanted, abs=0.3)  # 400 random rows for each of 8 images stand for all 40
     for seed in range(1, 20):
         step(batch_with_duplicates(seed))
-    assert float(model.log_normalizer.numpy()) == first
+    assert float(model.normalizer.log_value.numpy()) == first
 
 
 def test_z_can_follow_the_embeddings():
@@ -87,15 +87,14 @@ def test_z_can_follow_the_embeddings():
         for _ in range(60):  # one batch over and over: rows gather, and Z grows
             step(batch_with_duplicates())
     truth = true_log_normalizer(running, batch_with_duplicates()["image"])
-    assert truth > float(kept.log_normalizer.numpy()) + 0.2, "the case is meant to move Z"
-    assert abs(float(running.log_normalizer.numpy()) - truth) < abs(float(kept.log_normalizer.numpy()) - truth)
+    assert truth > float(kept.normalizer.log_value.numpy()) + 0.2, "the case is meant to move Z"
+    assert abs(float(running.normalizer.log_value.numpy()) - truth) < abs(
+        float(kept.normalizer.log_value.numpy()) - truth
+    )
     # The first step's estimate, then 99 parts of the old Z to one of the new.
-    fresh = model_of(noise_normalizer="running")
-    fresh.train_step(batch_with_duplicates())
-    before = float(fresh.log_normalizer.numpy())
-    estimate = tf.constant(before + 1.0)
-    wanted = np.log(0.99 * np.exp(before) + 0.01 * np.exp(before + 1))
-    assert float(fresh._next_log_normalizer(estimate)) == pytest.approx(wanted, rel=1e-6)
+    fresh = Normalizer(running=True)
+    assert float(fresh.update(tf.constant(5.0))) == 5.0
+    assert float(fresh.update(tf.constant(7.0))) == pytest.approx(np.log(0.99 * np.exp(5) + 0.01 * np.exp(7)), rel=1e-6)
 
 
 def test_the_noise_is_a_function_of_seed_and_step():
@@ -117,6 +116,7 @@ def test_the_noise_is_a_function_of_seed_and_step():
 
 
 def test_what_a_resumed_run_needs_is_among_the_variables():
-    names = {variable.name for variable in model_of().variables}
-    assert {"log_normalizer", "normalizer_known"} <= names
-    assert not {"log_normalizer", "normalizer_known"} & {v.name for v in model_of(ir_loss="softmax").variables}
+    paths = {"noise_normalizer/log_value", "noise_normalizer/known"}
+    assert paths <= {variable.path for variable in model_of().variables}
+    assert paths <= {variable.path for variable in model_of().picture_variables}  # Z is N times something
+    assert not paths & {variable.path for variable in model_of(ir_loss="softmax").variables}

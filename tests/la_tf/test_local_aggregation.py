@@ -318,7 +318,7 @@ def test_clusters_can_be_those_of_centre_crops():
 
 @pytest.mark.parametrize(
     ("every", "renewed_at_epochs", "renewed_at_steps"),
-    [("1epoch", [1, 2, 3, 4], []), ("2epochs", [1, 3], []), ("3steps", [1], [3, 6, 9])],
+    [("1epoch", [1, 2, 3, 4], []), ("2epochs", [1, 3], []), ("3steps", [], [2, 3, 6, 9]), ("2steps", [], [2, 4, 6, 8])],
 )
 def test_clusters_are_renewed_as_often_as_asked(every, renewed_at_epochs, renewed_at_steps):
     model = tiny_method(LocalAggregation, **(LA | {"warmup_epochs": 1}), cluster_every=every)
@@ -331,7 +331,7 @@ def test_clusters_are_renewed_as_often_as_asked(every, renewed_at_epochs, renewe
             if model.begin_step(step):
                 steps.append(step)
     assert epochs == renewed_at_epochs
-    assert steps == [step for step in renewed_at_steps if step >= 2]  # the first LA step is number 2
+    assert steps == renewed_at_steps  # the first step of Local Aggregation is number 2
 
 
 def test_dbscan_joins_what_is_dense_and_leaves_the_rest_alone():
@@ -530,7 +530,15 @@ def test_the_switch_comes_after_the_warm_start_and_clusters_the_written_rows_alo
 
 def test_too_few_seen_images_for_the_clusters_is_said():
     model = tiny_method(LocalAggregation, **LA)
-    with pytest.raises(UserError, match="--clusters"):
+    model.bank.written.assign(np.arange(40) < 3)
+    with pytest.raises(UserError, match="--clusters=5: only 3 of 40"):
+        model.begin_epoch(0)
+
+
+@pytest.mark.parametrize("choices", [{}, {"close": "self"}, {"clusterings": 1, "clustering": "dbscan"}])
+def test_an_empty_bank_is_no_beginning(choices):
+    model = tiny_method(LocalAggregation, **(LA | choices))
+    with pytest.raises(UserError, match="the memory bank is empty: raise --warmup_epochs"):
         model.begin_epoch(0)
 
 

@@ -1,4 +1,4 @@
-"""Every method on every backbone, at the smallest size that makes sense: it learns, resumes and exports."""
+"""Every method on every backbone, at the smallest size that makes sense: it learns, is restored, and exports."""
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ from la_tf.config import METHODS
 from la_tf.estimator import Estimator, train_and_evaluate
 from la_tf.experiment import Experiment
 from tests.la_tf.test_flags import parsed
+from tests.programs import ROOT
 
 SIZES = {"alexnet": 16, "vgg16": 32, "resnet18": 8, "resnet34": 8, "resnet50": 8}  # px
 STEPS = 2  # an epoch, of 512 of the 1,437 digits
@@ -43,6 +44,8 @@ def test_a_method_learns_on_a_backbone(method, backbone, tmp_path):
     moved = [not np.array_equal(a, b.numpy()) for a, b in zip(before, after, strict=True)]
     assert not any(moved) if method == "random" else np.mean(moved) > 0.9, "biases before a norm may stay"
     assert np.abs(np.linalg.norm(estimator.model.bank.rows.numpy(), axis=1) - 1).max() < 1e-5
+    workspace = (ROOT / "WORKSPACE.md").read_text()
+    assert not [name for name in metrics if f"`{name}`" not in workspace and name not in ("step", "epoch", "time")]
     assert load_backbone(export, name=backbone).architecture["width"] == 4
     check_serving(export)
     again = Estimator(experiment_of(tmp_path, method, backbone).model_fn, estimator.config)
@@ -53,5 +56,5 @@ def test_a_method_learns_on_a_backbone(method, backbone, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("flags", [["--nobatch_norm"], ["--sobel"], ["--alexnet_channels=6,16,24,24,16"]])
 def test_variants_of_alexnet_learn(flags, tmp_path):
-    _, before, metrics, _ = trained(experiment_of(tmp_path, "la", "alexnet", *flags))
+    _, _, metrics, _ = trained(experiment_of(tmp_path, "la", "alexnet", *flags))
     assert np.isfinite(metrics["loss"]) and metrics["phase"] == "la"
