@@ -18,12 +18,13 @@ def experiment_of(folder, method, backbone, *flags):
     config = parsed(
         "--dataset=digits", f"--model_dir={folder}", f"--method={method}", f"--backbone={backbone}", "--width=4",
         f"--image_size={SIZES[backbone]}", "--embedding_dim=16", "--batch_size=512", "--epochs=2", "--warmup_epochs=1",
-        "--clusters=20", "--clusterings=2", "--background_k=64", "--learning_rate=0.01", "--exporters=final", *flags,
+        "--clusters=20", "--clusterings=2", "--background_k=64", "--learning_rate=0.01", "--exporters=", *flags,
     )  # fmt: skip
     return Experiment(config)
 
 
 def trained(experiment):
+    """The estimator, the embedder's trainable weights before training, the last metrics and the exports."""
     estimator = Estimator(experiment.model_fn, experiment.run_config())
     before = [weight.numpy() for weight in estimator.model.embedder.trainable_weights]
     experiment.claim()
@@ -37,7 +38,7 @@ def trained(experiment):
 @pytest.mark.parametrize("backbone", SIZES)
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_learns_on_a_backbone(method, backbone, tmp_path):
-    estimator, before, metrics, (export,) = trained(experiment_of(tmp_path, method, backbone))
+    estimator, before, metrics, _ = trained(experiment_of(tmp_path, method, backbone))
     assert np.isfinite(metrics["loss"]) and 0 <= metrics["knn_top1"] <= 1
     assert estimator.step == (1 if method == "random" else 2 * STEPS)
     after = estimator.model.embedder.trainable_weights
@@ -46,6 +47,15 @@ def test_a_method_learns_on_a_backbone(method, backbone, tmp_path):
     assert np.abs(np.linalg.norm(estimator.model.bank.rows.numpy(), axis=1) - 1).max() < 1e-5
     workspace = (ROOT / "WORKSPACE.md").read_text()
     assert not [name for name in metrics if f"`{name}`" not in workspace and name not in ("step", "epoch", "time")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "backbone"),
+    [*((method, "resnet18") for method in METHODS), ("la", "alexnet"), ("dc", "vgg16"), ("swav", "resnet50")],
+)
+def test_what_was_learned_is_restored_and_exported(method, backbone, tmp_path):
+    estimator, *_, (export,) = trained(experiment_of(tmp_path, method, backbone, "--exporters=final"))
     assert load_backbone(export, name=backbone).architecture["width"] == 4
     check_serving(export)
     again = Estimator(experiment_of(tmp_path, method, backbone).model_fn, estimator.config)
