@@ -33,8 +33,12 @@ flags.DEFINE_float(
     _DEFAULT.max_bad_fraction,
     "Pictures that cannot be decoded are left out, counted and named; more than this part of them stops the run.",
 )
-flags.DEFINE_float("crop_min_area", None, "Least area of a random crop. Default: 0.2; digits are not cropped.")
-flags.DEFINE_float("jitter", None, "Strength of brightness, contrast, saturation and hue. Default: 0.4; digits 0.")
+flags.DEFINE_float(
+    "crop_min_area", None, "Least area of a random crop. Default: 0.2; multi-crop 0.14; digits are not cropped."
+)
+flags.DEFINE_float(
+    "jitter", None, "Strength of brightness, contrast, saturation and hue. Default: 0.4; multi-crop 0.8; digits 0."
+)
 flags.DEFINE_float("grayscale", None, "Probability of losing all colour. Default: 0.2; digits 0.")
 flags.DEFINE_boolean("flip", None, "Mirror half of the pictures. Default: yes; digits no.")
 flags.DEFINE_float("rotation", None, "Largest rotation, degrees. Default: 0; digits 10.")

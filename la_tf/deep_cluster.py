@@ -240,7 +240,10 @@ class DeepCluster(Method):
             raise UserError(f"--clusters={self.clusters}: only {len(indices)} of {size} images can be read; lower it")
         labels = clustering.cluster(embeddings, self.clusters, 1, self.seed, first=number)  # [n, 1]
         previous = self.cluster_labels.numpy()[indices, None]
-        self._assign(embeddings, indices, labels[:, 0])
+        every_label = np.full(self.cluster_labels.shape, clustering.UNASSIGNED, np.int32)
+        every_label[indices] = labels[:, 0]
+        self.cluster_labels.assign(every_label)
+        self.bank.fill(indices, embeddings)
         self._fresh_class_layer(number)
         truth = None if self.image_labels is None else self.image_labels[indices]
         found = clustering.health(embeddings, labels, previous, truth, seed=self.seed)
@@ -261,16 +264,6 @@ class DeepCluster(Method):
             return self.project(features).numpy(), indices
         embeddings, indices, _ = embed(self, self.center_crops())  # features of all would not fit
         return embeddings, indices
-
-    def _assign(self, embeddings, indices, labels):
-        """Sets labels and bank rows of the pictures `indices`; the others have no label and no row."""
-        every_label = np.full(self.cluster_labels.shape, clustering.UNASSIGNED, np.int32)
-        every_label[indices] = labels
-        self.cluster_labels.assign(every_label)
-        rows, written = self.bank.rows.numpy(), np.zeros(self.bank.written.shape, bool)
-        rows[indices], written[indices] = embeddings, True
-        self.bank.rows.assign(rows)
-        self.bank.written.assign(written)
 
     def _fresh_class_layer(self, number):
         """Draws the kernel anew: the classes of two rounds have nothing but their number in common."""

@@ -19,7 +19,7 @@ class TrainingSet(NamedTuple):
     classes: int
     validation_rows: np.ndarray  # rows whose labels serve the monitor and nothing else
     steps_per_epoch: int
-    center_crops: Callable  # () -> batches of the central views of all rows, in order
+    center_crops: Callable  # (rows=None) -> batches of the central views of those rows, or of all, in order
 
 
 def decayed_kernels(model):

@@ -1,6 +1,7 @@
 """What a run writes down: metrics.jsonl, TensorBoard curves, progress lines."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import tensorflow as tf
@@ -64,8 +65,17 @@ def test_a_resumed_run_forgets_what_came_after_its_checkpoint(tmp_path):
 def progress(total_steps=100, steps_per_epoch=30, first_step=0):
     bar = Progress(total_steps, batch_size=8, steps_per_epoch=steps_per_epoch)
     bar.on_terminal = False  # as in a log file
+    bar.set_model(SimpleNamespace(warning=lambda metrics: "it collapses" if metrics["loss"] > 9 else None))
     bar.on_train_begin({"step": first_step})
     return bar
+
+
+def test_what_a_method_warns_of_follows_the_epochs_line(capsys):
+    bar = progress()
+    bar.on_epoch_end(0, logs(30, images_per_s=1.0))
+    assert "warning" not in capsys.readouterr().err
+    bar.on_epoch_end(1, logs(60, images_per_s=1.0, loss=10.0))
+    assert capsys.readouterr().err.splitlines()[-1] == "warning: it collapses"
 
 
 def test_a_log_file_gets_a_line_at_logged_steps_and_epochs(capsys):
