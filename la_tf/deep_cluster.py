@@ -17,6 +17,7 @@ from la_tf import clustering
 from la_tf.config import interval
 from la_tf.embedding import embedder_from
 from la_tf.knn import embed
+from la_tf.memory_bank import STATE
 from la_tf.method import Method
 from models.layers import INITIALIZERS
 
@@ -91,12 +92,11 @@ class Whitening(keras.layers.Layer):
 
     def build(self, input_shape):
         """Makes `matrix` `[d, p]` and `offset` `[p]`."""
-        kept = {"trainable": False, "aggregation": "only_first_replica"}
         random = keras.initializers.RandomNormal(stddev=self.dimensions**-0.5)
         self.matrix = self.add_weight(
-            name="matrix", shape=(input_shape[-1], self.dimensions), initializer=random, **kept
+            name="matrix", shape=(input_shape[-1], self.dimensions), initializer=random, **STATE
         )
-        self.offset = self.add_weight(name="offset", shape=(self.dimensions,), initializer="zeros", **kept)
+        self.offset = self.add_weight(name="offset", shape=(self.dimensions,), initializer="zeros", **STATE)
 
     def call(self, features):
         """Returns `[B, p]`."""
@@ -167,8 +167,7 @@ class DeepCluster(Method):
             shape=(size,),
             initializer=keras.initializers.Constant(clustering.UNASSIGNED),
             dtype="int32",
-            trainable=False,
-            aggregation="only_first_replica",
+            **STATE,
         )
         width = self.features.output_shape[-1]
         # Trainable for the tape to watch them; the optimizer does not get to see them (`trainable_variables`).
