@@ -82,7 +82,7 @@ def multi_crop(
         return (augmentation_for(kind, image_size, overrides),) * 2
     if small_views is None:
         small_views = 6 if image_size > SMALL else 0
-    # The large views alone show smaller parts (both are the authors').
+    # Without small views the large ones may show less; both are the authors'.
     published = dict(crop_min_area=0.14 if small_views else 0.08, grayscale=0.2, jitter=0.8, flip=True)
     overrides = overrides or DataConfig()
     given = {name: value for name in AUGMENTATION_FLAGS if (value := getattr(overrides, name)) is not None}

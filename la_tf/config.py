@@ -373,11 +373,9 @@ def _resolve_la(method, config, size):
     if method.background == "cluster" and background_clusters is None:
         # As many members as B_i has neighbours, if the clusterings' clusters do not overlap.
         background_clusters = max(2, round(method.background_clusterings * size / k))
-    sizes = {"knn": ("background_k", k, k), "all": ("background", "all", size)}  # of B_i, by the flag that sets it
+    members = {"knn": k, "all": size}.get(method.background)  # of B_i
     if method.background == "cluster":
         members = method.background_clusterings * size / background_clusters
-        sizes["cluster"] = ("background_clusters", background_clusters, members)
-    flag, value, members = sizes[method.background]
     close_k = method.close_k or max(1, min(round(size / clusters), round(members / 2)))
     if method.background == "cluster" and background_clusters > size // 2:
         raise FlagError(f"--background_clusters={background_clusters}: most would hold one of N = {size}; lower it")
@@ -385,17 +383,19 @@ def _resolve_la(method, config, size):
         raise FlagError(f"--clusters={clusters}: with N = {size} images most clusters would hold one; lower it")
     if method.close == "knn" and close_k >= members:
         raise FlagError(f"--close_k={close_k}: the close neighbours would be all of the background; lower it")
-    if method.clustering == "dbscan" and size > DBSCAN_ROWS:
+    if method.clustering == "dbscan" and method.close == "clusters" and size > DBSCAN_ROWS:
         raise FlagError(
             f"--clustering=dbscan: holds all neighbourhoods in memory, too much for N = {size}; take kmeans"
         )
     if by_clusters and clusters >= size / 4:
         warnings.append(f"--clusters={clusters}: fewer than 4 images a cluster (N = {size}); LA will be close to IR")
     if by_clusters and members < size / clusters:
-        change = "lower it" if method.background == "cluster" else "raise it"
+        flag, change = f"--background_k={k}", "raise it"
+        if method.background == "cluster":
+            flag, change = f"--background_clusters={background_clusters}", "lower it"
         warnings.append(
-            f"--{flag}={value}: a cluster holds {size / clusters:.0f} images on average, so B_i may lie wholly within "
-            f"C_i and the loss vanish; {change}, or raise --clusters"
+            f"{flag}: a cluster holds {size / clusters:.0f} images on average, so B_i may lie wholly within C_i and "
+            f"the loss vanish; {change}, or raise --clusters"
         )
     if method.clustering == "dbscan":
         method = replace(method, clusterings=1)  # it has no seed: H of them would be one

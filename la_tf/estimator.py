@@ -89,8 +89,9 @@ class Estimator:
     def warm_start(self, source, same_pictures=True):
         """Starts a run without checkpoints from another run's newest one; returns (loaded, missing, unused) names.
 
-        Model variables of equal name and shape are taken. The bank is not where its rows stand for other pictures, or
-        (some of the embedder is missing there) lie in another space. Optimizer and metrics start afresh.
+        Model variables of equal name and shape are taken. The bank and what else belongs to the pictures are left where
+        they are if `same_pictures` is False, or if part of the embedder is missing there: its rows would lie in another
+        space. Optimizer and metrics start afresh.
         """
         if self.latest_checkpoint():
             return [], [], []
@@ -99,17 +100,17 @@ class Estimator:
             raise UserError(f"--warm_start={source}: holds no checkpoint; point it at the model_dir of a run")
         loaded, missing = [], []
         with checkpoints.read_arrays(checkpoint) as arrays:
-            fits = {
-                variable.path: (value := arrays.get(variable.path)) is not None and value.shape == tuple(variable.shape)
-                for variable in self.model.variables
-            }
-            same_space = all(fits[variable.path] for variable in self.model.embedder.variables)
-            if not (same_pictures and same_space):
-                fits |= {variable.path: False for variable in self.model.picture_variables}
-            for variable in self.model.variables:
-                if fits[variable.path]:
-                    variable.assign(arrays[variable.path])
-                (loaded if fits[variable.path] else missing).append(variable.path)
+            embedder = {variable.path for variable in self.model.embedder.variables}
+            of_pictures = {variable.path for variable in self.model.picture_variables}
+            # The embedder comes before what depends on it.
+            for variable in sorted(self.model.variables, key=lambda variable: variable.path in of_pictures):
+                useful = variable.path not in of_pictures or (same_pictures and embedder.isdisjoint(missing))
+                value = arrays.get(variable.path) if useful else None
+                if value is not None and value.shape == tuple(variable.shape):
+                    variable.assign(value)
+                    loaded.append(variable.path)
+                else:
+                    missing.append(variable.path)
             weights = [name for name in arrays.files if not name.startswith(("optimizer/", "metrics/"))]
         return loaded, missing, sorted({*weights} - {*loaded})
 

@@ -49,11 +49,12 @@ class Experiment:
         data = dataclasses.replace(config.data, image_size=image_size)
         resolved, self.warnings = resolve(dataclasses.replace(config, data=data, model=model), self.train.size)
         if config.method.method in SEVERAL_VIEWS:
-            self.views = multi_crop(self.train.kind, image_size, resolved.method.small_views, data)
+            small_views = resolved.method.small_views
+            if small_views and self.train.kind == "digits":
+                raise FlagError(f"--small_views={small_views}: digits have none; set it to 0")
+            self.views = multi_crop(self.train.kind, image_size, small_views, data)
         else:
             self.views = (augmentation_for(self.train.kind, image_size, data),)
-        if resolved.method.small_views and len(self.views) != 2 + resolved.method.small_views:
-            raise FlagError(f"--small_views={resolved.method.small_views}: {self.train.kind} have none; set it to 0")
         if config.method.method == "supervised" and not self.labelled:
             raise FlagError(f"--method=supervised: {self.train} has no labels; choose another --method")
         chosen = {name: getattr(self.views[0], name) for name in AUGMENTATION_FLAGS}

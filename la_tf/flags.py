@@ -43,13 +43,15 @@ flags.DEFINE_string("backbone", _MODEL.backbone, f"Architecture: {_choices(BACKB
 flags.DEFINE_integer("width", _MODEL.width, "Channels after the first convolution; 64 is the standard network.")
 flags.DEFINE_integer("resnet_version", _MODEL.resnet_version, "2: pre-activation, as the authors used; 1: the classic.")
 flags.DEFINE_string("stem", _MODEL.stem, f"{_choices(STEMS)}: auto takes `small` (3x3, no pooling) up to 64 px.")
-flags.DEFINE_boolean("batch_norm", _MODEL.batch_norm, "Batch normalisation after every convolution and fc layer.")
+flags.DEFINE_boolean("batch_norm", _MODEL.batch_norm, "Batch normalisation, by the network's rule.")
 flags.DEFINE_list(
     "alexnet_channels", None, "Of AlexNet's five convolutions. Default: 64,192,384,384,256; DeepCluster's 96,256,..."
 )
 flags.DEFINE_boolean("sobel", _MODEL.sobel, "The network sees horizontal and vertical edges instead of colours (dc).")
 flags.DEFINE_integer(
-    "embedding_dim", None, "D, the length of an embedding; dc: what features are whitened to. Default: 128; dc 256."
+    "embedding_dim",
+    None,
+    "D, the length of an embedding; dc: what features are whitened to, at most half of them. Default: 128; 256.",
 )
 flags.DEFINE_list(
     "pixel_mean", None, "Mean of R, G, B in [0, 1] that the network subtracts. Default: ImageNet's; digits' own."
@@ -87,7 +89,7 @@ flags.DEFINE_string(
     _METHOD.close,
     f"la: {_choices(CLOSE)}: C_i is the union of H clusters, the image alone, or its k' nearest rows.",
 )
-flags.DEFINE_integer("close_k", None, "la: k' of --close=knn. Default: what a cluster holds, N/m.")
+flags.DEFINE_integer("close_k", None, "la: k' of --close=knn. Default: what a cluster holds, N/m, or half of B_i.")
 flags.DEFINE_integer(
     "clusterings", _METHOD.clusterings, "la: H, the number of clusterings whose union is C_i (dbscan: one)."
 )
@@ -102,7 +104,9 @@ flags.DEFINE_string(
     None,
     "la, dc: how often clusters are renewed, e.g. 1epoch or 1000steps. Default: 1epoch; dc at least 100 steps.",
 )
-flags.DEFINE_string("clustering", _METHOD.clustering, f"la: {_choices(CLUSTERINGS)} (of scikit-learn, for small N).")
+flags.DEFINE_string(
+    "clustering", _METHOD.clustering, f"la: {_choices(CLUSTERINGS)} for C_i (dbscan: of scikit-learn, for small N)."
+)
 flags.DEFINE_float("dbscan_eps", _METHOD.dbscan_eps, "la: DBSCAN's radius, a distance between unit vectors.")
 flags.DEFINE_integer(
     "dbscan_min_samples", _METHOD.dbscan_min_samples, "la: images within the radius that make a core of a cluster."

@@ -101,7 +101,7 @@ class LocalAggregation(InstanceRecognition):
         self.cluster_every = interval(cluster_every)
         self.clustering = clustering
         self.dbscan = (dbscan_eps, dbscan_min_samples)
-        self.clusters_due = False
+        self.clusters_due = False  # no checkpoint falls between `begin_epoch`, which sets it, and `begin_step`
         self.warmup_epochs = warmup_epochs
         self.image_labels = image_labels
         self.center_crops = center_crops

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# For `add_weight`: what a run remembers but does not learn. Every replica comes to the same values by itself, so the
-# first copy speaks for all.
+# For `add_weight`: what a run remembers but does not learn. Replicas are to come to the same values by themselves, so
+# the first copy speaks for all.
 STATE = {"trainable": False, "aggregation": "only_first_replica"}
 
 

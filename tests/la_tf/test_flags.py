@@ -8,7 +8,8 @@ from absl.testing import flagsaver
 
 from data.errors import FlagError
 from la_tf import flags as la_flags
-from la_tf.config import resolve
+from la_tf.config import METHODS, resolve
+from la_tf.experiment import Experiment
 from tests.la_tf.test_config import make
 from tests.programs import ROOT
 
@@ -115,3 +116,11 @@ def test_the_ablations_of_the_paper_are_one_flag_from_a_preset():
     assert [by_row[f"k = {k}"].background_k for k in (2048, 8192)] == [2048, 8192]
     assert by_row["clusters of centre crops"].cluster_on == "center_crops"
     assert by_row["clusters every 1000 steps"].cluster_every == "1000steps"
+
+
+def test_a_flag_of_another_method_changes_nothing():
+    swav = f"--flagfile={ROOT / 'la_tf' / 'presets' / 'resnet50_swav.flags'}"
+    for method in set(METHODS) - {"swav"}:
+        Experiment(parsed(swav, "--dataset=digits", f"--method={method}"))
+    with pytest.raises(FlagError, match=r"^--small_views=6: digits have none"):
+        Experiment(parsed(swav, "--dataset=digits"))
