@@ -70,8 +70,10 @@ class PlainNetwork:
 
 
 def give_norms_something_to_do(model, rng):
-    """A fresh batch norm is the identity and a fresh bias 0."""
+    """A fresh batch norm is the identity and a fresh bias 0. Kernels are drawn anew, so that all follows from `rng`."""
     for weight in model.weights:
+        if weight.name == "kernel":
+            weight.assign(rng.normal(0, np.sqrt(2 / np.prod(weight.shape[:-1])), weight.shape))
         if weight.name in ("gamma", "moving_variance"):
             weight.assign(rng.uniform(0.5, 1.5, weight.shape))
         elif weight.name in ("beta", "moving_mean", "bias"):
