@@ -7,10 +7,10 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.timing import alternate, median_ratio, report
-from la_tf.config import BACKGROUND_SHARE, IMAGES_PER_CLUSTER, LEAST_BACKGROUND
 from la_tf.embedding import build_embedder
 from la_tf.local_aggregation import LocalAggregation
 from la_tf.method import Method
+from la_tf.resolve import BACKGROUND_SHARE, IMAGES_PER_CLUSTER, LEAST_BACKGROUND
 from models.backbone import build_backbone
 from models.preprocessing import Preprocessing
 

@@ -1,16 +1,15 @@
-"""What a run is made of, as frozen dataclasses; which of it is the run's identity; what follows from N. No TensorFlow.
+"""What a run is made of, as frozen dataclasses; which of it is the run's identity. No TensorFlow.
 
 Field names are flag names, so an error names the flag to change.
 """
 
 import importlib
-import math
 import re
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 
 from data.config import DataConfig
 from data.errors import FlagError
-from models.backbone import BACKBONES, check_architecture, smallest_input, stems
+from models.backbone import BACKBONES, check_architecture, stems
 from models.preprocessing import SMALL_IMAGE, Preprocessing
 
 # Name -> where the keras.Model of the method lives. Adding a method: one file and one line here.
@@ -102,7 +101,7 @@ def read_by(*methods, default=None):
 
 @dataclass(frozen=True)
 class MethodConfig:
-    """The method and the paper's symbols; None: follows N, or the method (`resolve`)."""
+    """The method and the paper's symbols; None: follows N, or the method (`resolve.py`)."""
 
     method: str = "la"
     tau: float | None = None
@@ -290,167 +289,6 @@ class Config:
         found = {one.name: one.default for kind in kinds for one in fields(kind) if one.default is not None}
         found["ir_loss"] = "softmax"  # the only one there was at first
         return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
-
-
-# The paper's sizes on ImageNet (N = 1,281,167): m = 30,000 is 42.7 images a cluster, k = 4096 is 0.32% of N.
-IMAGES_PER_CLUSTER = 42.7
-BACKGROUND_SHARE = 0.0032
-# Three clusters' worth: below N = 40,000 that share nears what one cluster holds, and B_i would leave nothing to tell
-# C_i from.
-LEAST_BACKGROUND = 128
-# Up to here the softmax over all rows costs little beside the network, and noise-contrastive estimation's 4096 noise
-# rows are so large a part of N that it estimates what is as cheap to compute.
-SOFTMAX_ROWS = 100_000
-# Noise-contrastive estimation was published with 4096 noise rows from CIFAR's N = 50,000 on. A smaller bank is full of
-# the untrained network's embeddings, all alike, after a few steps: on the digits kNN ended below 0.3 with the first
-# batch's Z, and with a running one at 0.93 with 4096 noise rows and 0.96 with CIFAR's share of N.
-NOISE_ROWS, PUBLISHED_NCE = 4096, 50_000
-DBSCAN_ROWS = 50_000  # scikit-learn's holds every neighbourhood
-# DeepCluster: 10,000 classes and 4096 hidden units for ImageNet; with few pictures about 100 classes still do best.
-IMAGES_PER_CLASS, LEAST_CLASSES = 128, 100
-HIDDEN_PER_CLASS, LEAST_HIDDEN, MOST_HIDDEN = 0.41, 128, 4096
-LEAST_ROUND_STEPS = 100  # of training on one assignment: a fresh head has to learn something
-# SwAV: 3,000 prototypes for ImageNet, a few hundred for CIFAR: the square root of N goes through both.
-IMAGENET_SIZE, IMAGENET_PROTOTYPES = 1_281_167, 3000
-WHOLE_MAP = ("alexnet", "vgg16")  # their first fully connected layer needs the whole map, so views of one size
-QUEUE_PER_PROTOTYPE = 1.25  # a balanced code needs more embeddings than there are prototypes
-
-
-def resolve(config, size):
-    """Returns `config` with what follows from N = `size` and from the method filled in, and warnings, a list of lines.
-
-    Raises FlagError for values with which a method cannot work: for LA k >= N, m > N/2 (most clusters one image).
-    """
-    data, method = config.data, config.method
-    if data.batch_size > size:
-        raise FlagError(f"--batch_size={data.batch_size}: larger than the data set, which has {size} images")
-    image_size = data.image_size or 224  # the network's own
-    least = smallest_input(config.model.backbone, config.model.stem_for(image_size))
-    if image_size < least:
-        raise FlagError(
-            f"--image_size={image_size}: {config.model.backbone} needs at least {least} px; raise it, or choose a "
-            "--backbone or --stem for small pictures"
-        )
-    if config.optimizer.learning_rate_warmup >= config.run.epochs:
-        raise FlagError(
-            f"--learning_rate_warmup={config.optimizer.learning_rate_warmup}: the run ends before the rate is up; "
-            "lower it, or raise --epochs"
-        )
-    method = replace(method, tau=method.tau or (0.1 if method.method == "swav" else 0.07))
-    model = replace(config.model, embedding_dim=config.model.embedding_dim or (256 if method.method == "dc" else 128))
-    resolver = {"la": _resolve_la, "ir": _resolve_ir, "dc": _resolve_dc, "swav": _resolve_swav}.get(method.method)
-    warnings = []
-    if resolver:
-        method, warnings = resolver(method, config, size)
-    run = config.run
-    if method.method == "random":
-        run = replace(run, max_steps=1)  # nothing is learned
-    return replace(config, model=model, method=method, run=run), warnings
-
-
-def _resolve_ir(method, config, size):
-    ir_loss = method.ir_loss or ("softmax" if size <= SOFTMAX_ROWS else "nce")
-    warnings = []
-    noise_rows = method.noise_rows or max(1, min(NOISE_ROWS, round(NOISE_ROWS * size / PUBLISHED_NCE)))
-    if ir_loss == "nce" and method.noise_normalizer == "first_batch" and size < PUBLISHED_NCE:
-        warnings.append(
-            f"--noise_normalizer=first_batch: with N = {size} images the first batch's Z is soon so far off that "
-            "training may fail; take running, or --ir_loss=softmax"
-        )
-    return replace(method, ir_loss=ir_loss, noise_rows=noise_rows), warnings
-
-
-def _resolve_la(method, config, size):
-    method, warnings = _resolve_ir(method, config, size)
-    clusters = method.clusters or max(2, round(size / IMAGES_PER_CLUSTER))
-    k = method.background_k or min(size - 1, max(LEAST_BACKGROUND, round(size * BACKGROUND_SHARE)))
-    if size < 4:
-        raise FlagError(f"--dataset={config.data.dataset}: {size} images are too few for Local Aggregation")
-    by_clusters = method.close == "clusters" and method.clustering == "kmeans"
-    background_clusters = method.background_clusters
-    if method.background == "knn" and k >= size:
-        raise FlagError(f"--background_k={k}: all N = {size} images would be background; lower it")
-    if method.background == "cluster" and background_clusters is None:
-        # As many members as B_i has neighbours, if the clusterings' clusters do not overlap.
-        background_clusters = max(2, round(method.background_clusterings * size / k))
-    members = {"knn": k, "all": size}.get(method.background)  # of B_i
-    if method.background == "cluster":
-        members = method.background_clusterings * size / background_clusters
-    close_k = method.close_k or max(1, min(round(size / clusters), round(members / 2)))
-    if method.background == "cluster" and background_clusters > size // 2:
-        raise FlagError(f"--background_clusters={background_clusters}: most would hold one of N = {size}; lower it")
-    if by_clusters and clusters > size // 2:
-        raise FlagError(f"--clusters={clusters}: with N = {size} images most clusters would hold one; lower it")
-    if method.close == "knn" and close_k >= members:
-        raise FlagError(f"--close_k={close_k}: the close neighbours would be all of the background; lower it")
-    if method.clustering == "dbscan" and method.close == "clusters" and size > DBSCAN_ROWS:
-        raise FlagError(
-            f"--clustering=dbscan: holds all neighbourhoods in memory, too much for N = {size}; take kmeans"
-        )
-    if by_clusters and clusters >= size / 4:
-        warnings.append(f"--clusters={clusters}: fewer than 4 images a cluster (N = {size}); LA will be close to IR")
-    if by_clusters and members < size / clusters:
-        flag, change = f"--background_k={k}", "raise it"
-        if method.background == "cluster":
-            flag, change = f"--background_clusters={background_clusters}", "lower it"
-        warnings.append(
-            f"{flag}: a cluster holds {size / clusters:.0f} images on average, so B_i may lie wholly within C_i and "
-            f"the loss vanish; {change}, or raise --clusters"
-        )
-    if method.clustering == "dbscan":
-        method = replace(method, clusterings=1)  # it has no seed: H of them would be one
-    if method.warmup_epochs == 0 and config.run.warm_start is None:
-        raise FlagError("--warmup_epochs=0: the bank is still random then; take at least 1, or --warm_start=MODEL_DIR")
-    if method.warmup_epochs >= config.run.epochs:
-        warnings.append(f"--warmup_epochs={method.warmup_epochs}: the run ends before LA begins (--epochs)")
-    resolved = {
-        "background_k": k, "clusters": clusters, "close_k": close_k, "background_clusters": background_clusters,
-        "cluster_every": method.cluster_every or "1epoch",
-    }  # fmt: skip
-    return replace(method, **resolved), warnings
-
-
-def _resolve_dc(method, config, size):
-    clusters = method.clusters or max(2, min(LEAST_CLASSES, size // 4), round(size / IMAGES_PER_CLASS))
-    if clusters > size // 2:
-        raise FlagError(f"--clusters={clusters}: with N = {size} images most clusters would hold one; lower it")
-    # Beyond ResNet-34 the paper's head B became trivial (supplement B.2); AlexNet and VGG have two such layers anyway.
-    shallow = config.model.backbone in ("resnet10", "resnet18", "resnet34")
-    epochs = math.ceil(LEAST_ROUND_STEPS / (size // config.data.batch_size))
-    resolved = {
-        "clusters": clusters,
-        "dc_head": method.dc_head or ("b" if shallow else "a"),
-        "head_units": method.head_units or min(MOST_HIDDEN, max(LEAST_HIDDEN, round(HIDDEN_PER_CLASS * clusters))),
-        "cluster_every": method.cluster_every or (f"{epochs}epochs" if epochs > 1 else "1epoch"),
-    }
-    if interval(resolved["cluster_every"])[1] != "epochs":
-        raise FlagError(f"--cluster_every={method.cluster_every}: DeepCluster's rounds are whole epochs")
-    warnings = []
-    if config.optimizer.optimizer == "lars":
-        warnings.append("--optimizer=lars: the class layer takes plain steps at the same rate, far too long for it")
-    return replace(method, **resolved), warnings
-
-
-def _resolve_swav(method, config, size):
-    batch_size = config.data.batch_size
-    prototypes = method.prototypes or max(2, round(IMAGENET_PROTOTYPES * math.sqrt(size / IMAGENET_SIZE)))
-    # A batch smaller than the number of prototypes leaves some without any picture.
-    rows = 0 if batch_size >= prototypes else batch_size * math.ceil(QUEUE_PER_PROTOTYPE * prototypes / batch_size)
-    queue = rows if method.queue is None else method.queue
-    small_views = method.small_views
-    if config.model.backbone in WHOLE_MAP:
-        if small_views:
-            raise FlagError(
-                f"--small_views={small_views}: {config.model.backbone} takes views of one size; set it to 0"
-            )
-        small_views = 0
-    warnings = []
-    if batch_size + queue < prototypes:
-        warnings.append(
-            f"--prototypes={prototypes}: more than a batch and the queue hold ({batch_size} + {queue}), so some stay "
-            "empty; lower it, or raise --queue"
-        )
-    return replace(method, prototypes=prototypes, queue=queue, small_views=small_views), warnings
 
 
 def method_class(name):

@@ -11,7 +11,8 @@ from data.augmentation import AUGMENTATION_FLAGS, augmentation_for, multi_crop
 from data.config import image_size_for, open_configured
 from data.errors import FlagError, UserError
 from la_tf import checkpoints, model_dir
-from la_tf.config import SEVERAL_VIEWS, Config, method_class, resolve
+from la_tf.config import SEVERAL_VIEWS, Config, method_class
+from la_tf.resolve import resolve
 from la_tf.specs import EvalSpec, ModeKeys, RunConfig, TrainSpec
 from models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 

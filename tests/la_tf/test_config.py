@@ -11,8 +11,6 @@ from data.config import DataConfig
 from data.errors import FlagError
 from la_tf.config import (
     CIRCUMSTANCES,
-    IMAGES_PER_CLUSTER,
-    LEAST_BACKGROUND,
     METHODS,
     Config,
     MethodConfig,
@@ -21,9 +19,9 @@ from la_tf.config import (
     RunOptions,
     interval,
     method_class,
-    resolve,
 )
 from la_tf.method import TrainingSet
+from la_tf.resolve import IMAGES_PER_CLUSTER, LEAST_BACKGROUND, resolve
 
 IMAGENET = 1_281_167
 NAN = float("nan")

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from data.config import DataConfig
 from data.errors import UserError
 from la_tf import deep_cluster
-from la_tf.config import Config, MethodConfig, ModelConfig, OptimizerConfig, RunOptions, method_class, resolve
+from la_tf.config import Config, MethodConfig, ModelConfig, OptimizerConfig, RunOptions, method_class
 from la_tf.deep_cluster import DeepCluster, Whitening, assignment_losses, build_embedder, uniform_rows, whitening
 from la_tf.embedding import UnitLength
 from la_tf.estimator import Estimator
 from la_tf.method import TrainingSet
+from la_tf.resolve import resolve
 from la_tf.specs import ModeKeys, RunConfig, TrainSpec
 from models.backbone import build_backbone
 from models.preprocessing import Preprocessing

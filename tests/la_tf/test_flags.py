@@ -8,8 +8,9 @@ from absl.testing import flagsaver
 
 from data.errors import FlagError
 from la_tf import flags as la_flags
-from la_tf.config import METHODS, resolve
+from la_tf.config import METHODS
 from la_tf.experiment import Experiment
+from la_tf.resolve import resolve
 from tests.la_tf.test_config import make
 from tests.programs import ROOT
 
