@@ -21,7 +21,6 @@ from la_tf.config import (
     method_class,
 )
 from la_tf.method import TrainingSet
-from la_tf.resolve import IMAGES_PER_CLUSTER, LEAST_BACKGROUND, resolve
 
 IMAGENET = 1_281_167
 NAN = float("nan")
@@ -96,108 +95,6 @@ def test_small_pictures_get_the_small_stem_unless_told_otherwise():
     assert ModelConfig(stem="imagenet").stem_for(16) == "imagenet"
 
 
-def test_on_imagenet_m_and_k_are_the_papers():
-    resolved, warnings = resolve(make(), IMAGENET)
-    assert resolved.method.clusters == pytest.approx(30_000, rel=1e-3)
-    assert resolved.method.background_k == pytest.approx(4096, rel=2e-3)
-    assert warnings == []
-
-
-def test_m_follows_n_and_k_has_a_least_value():
-    resolved, _ = resolve(make(), 42_700)
-    assert resolved.method.clusters == 1000
-    assert resolve(make(), 100_000)[0].method.background_k == 320  # 0.32% of N
-    assert resolve(make(), 1500)[0].method.background_k == LEAST_BACKGROUND
-    resolved, _ = resolve(make(batch_size=4), 10)
-    assert (resolved.method.clusters, resolved.method.background_k) == (2, 9)  # two clusters, all but one image
-
-
-@pytest.mark.parametrize("size", [10, 100, 1437, 5000, 13_000, 50_000, IMAGENET])
-def test_the_defaults_do_not_warn_about_themselves(size):
-    resolved, warnings = resolve(make(batch_size=8), size)
-    assert warnings == []
-    assert resolved.method.background_k < size and resolved.method.clusters <= size / 4
-    assert resolved.method.background_k >= min(size - 1, IMAGES_PER_CLUSTER), "B_i would lie within one cluster"
-
-
-def test_what_was_chosen_stays():
-    resolved, _ = resolve(make(clusters=77, background_k=99), 5000)
-    assert (resolved.method.clusters, resolved.method.background_k) == (77, 99)
-    assert resolve(resolved, 5000)[0] == resolved
-
-
-def test_instance_recognition_needs_neither_m_nor_k():
-    resolved, warnings = resolve(make(method="ir", warmup_epochs=0), 5000)
-    assert (resolved.method.clusters, resolved.method.background_k, warnings) == (None, None, [])
-
-
-def test_instance_recognition_takes_the_softmax_until_n_is_large_and_noise_then():
-    for method in ("ir", "la"):
-        found = [resolve(make(method=method), size)[0].method.ir_loss for size in (1437, 100_000, 100_001, IMAGENET)]
-        assert found == ["softmax", "softmax", "nce", "nce"]
-    assert resolve(make(method="ir", ir_loss="nce"), 1437)[0].method.ir_loss == "nce"
-    rows = [resolve(make(method="ir"), size)[0].method.noise_rows for size in (1437, 50_000, IMAGENET)]
-    assert rows == [118, 4096, 4096]
-
-
-def test_the_temperature_is_the_methods_own():
-    assert {name: resolve(make(method=name), 5000)[0].method.tau for name in METHODS} == {
-        "la": 0.07, "ir": 0.07, "dc": 0.07, "supervised": 0.07, "random": 0.07, "swav": 0.1,
-    }  # fmt: skip
-    assert resolve(make(method="swav", tau=0.2), 5000)[0].method.tau == 0.2
-
-
-def test_on_imagenet_deep_cluster_has_the_papers_sizes():
-    made = {name: resolve(make(method="dc", backbone=name), IMAGENET)[0].method for name in ("resnet18", "resnet50")}
-    assert made["resnet18"].clusters == pytest.approx(10_000, rel=2e-3)
-    assert made["resnet18"].head_units == 4096 and made["resnet18"].cluster_every == "1epoch"
-    assert [made[name].dc_head for name in made] == ["b", "a"]  # supplement B.2
-    assert resolve(make(method="dc", backbone="alexnet"), IMAGENET)[0].method.dc_head == "a"
-
-
-def test_deep_cluster_keeps_an_assignment_for_at_least_a_hundred_steps():
-    assert resolve(make(method="dc"), 1437)[0].method.cluster_every == "10epochs"  # of 11 steps
-    assert resolve(make(method="dc"), 12_800)[0].method.cluster_every == "1epoch"
-    assert resolve(make(method="dc"), 1437)[0].method.clusters == 100
-    assert resolve(make(method="dc", batch_size=8), 40)[0].method.clusters == 10
-
-
-def test_on_imagenet_swav_has_the_published_sizes():
-    method = resolve(make(method="swav", batch_size=256), IMAGENET)[0].method
-    assert (method.prototypes, method.queue) == (3000, 3840)
-    assert resolve(make(method="swav", batch_size=4096), IMAGENET)[0].method.queue == 0
-    assert resolve(make(method="swav"), 1437)[0].method.prototypes == 100
-
-
-def test_views_of_several_sizes_need_a_backbone_that_pools():
-    assert resolve(make(method="swav", backbone="vgg16"), 5000)[0].method.small_views == 0
-    assert resolve(make(method="swav"), 5000)[0].method.small_views is None  # by the size of the pictures
-    with pytest.raises(FlagError, match=r"^--small_views=6: alexnet"):
-        resolve(make(method="swav", backbone="alexnet", small_views=6), 5000)
-
-
-def test_a_random_run_is_one_step_that_learns_nothing():
-    assert resolve(make(method="random"), 1000)[0].run.max_steps == 1
-
-
-def test_one_clustering_is_enough_for_dbscan_and_many_images_are_too_much():
-    resolved, warnings = resolve(make(clustering="dbscan"), 50_000)
-    assert resolved.method.clusterings == 1 and warnings == []
-    with pytest.raises(FlagError, match=r"^--clustering=dbscan: .* N = 50001"):
-        resolve(make(clustering="dbscan"), 50_001)
-
-
-def test_the_nearest_close_neighbours_stay_well_below_the_background():
-    assert resolve(make(close="knn", background_k=20), 1000)[0].method.close_k == 10
-    assert resolve(make(close="knn"), IMAGENET)[0].method.close_k == 43
-
-
-def test_the_length_of_an_embedding_is_the_methods_own():
-    found = {name: resolve(make(method=name), 5000)[0].model.embedding_dim for name in METHODS}
-    assert found == {"la": 128, "ir": 128, "dc": 256, "swav": 128, "supervised": 128, "random": 128}
-    assert resolve(make(method="dc", embedding_dim=64), 5000)[0].model.embedding_dim == 64
-
-
 @pytest.mark.parametrize(
     ("text", "wanted"), [("1epoch", (1, "epochs")), ("20 epochs", (20, "epochs")), ("1000steps", (1000, "steps"))]
 )
@@ -218,13 +115,6 @@ def test_small_stems_are_taken_where_a_backbone_has_one():
         ModelConfig(backbone="vgg16", stem="small")
 
 
-@pytest.mark.parametrize(("backbone", "least"), [("vgg16", 32), ("alexnet", 15)])
-def test_a_picture_too_small_for_the_backbone_is_said(backbone, least):
-    with pytest.raises(FlagError, match=f"^--image_size={least - 1}: {backbone} needs at least {least} px"):
-        resolve(make(backbone=backbone, image_size=least - 1), 1000)
-    resolve(make(backbone=backbone, image_size=least), 1000)
-
-
 def test_the_channels_of_alexnet_are_for_alexnet():
     assert ModelConfig(backbone="alexnet", alexnet_channels=(96, 256, 384, 384, 256))
     for backbone, channels in (("resnet18", (96, 256, 384, 384, 256)), ("alexnet", (96, 256))):
@@ -236,54 +126,6 @@ def test_the_rate_rises_before_a_cosine_alone():
     with pytest.raises(FlagError, match=r"^--learning_rate_warmup=2"):
         OptimizerConfig(learning_rate_warmup=2.0)
     assert OptimizerConfig(learning_rate_warmup=2.0, schedule="cosine")
-
-
-@pytest.mark.parametrize(
-    ("values", "culprit"),
-    [
-        ({"batch_size": 1001}, "--batch_size=1001"),
-        ({"batch_size": 1001, "method": "ir"}, "--batch_size=1001"),
-        ({"background_k": 1000}, "--background_k=1000"),
-        ({"clusters": 501}, "--clusters=501"),
-        ({"warmup_epochs": 0}, "--warmup_epochs=0"),
-        ({"background": "cluster", "background_clusters": 501}, "--background_clusters=501"),
-        ({"close": "knn", "close_k": 128}, "--close_k=128"),
-        ({"close": "knn", "close_k": 1000, "background": "all"}, "--close_k=1000"),
-        ({"method": "dc", "clusters": 501}, "--clusters=501"),
-        ({"method": "dc", "cluster_every": "100steps"}, "--cluster_every=100steps"),
-        ({"clustering": "dbscan", "close": "knn", "close_k": 500}, "--close_k=500"),
-        ({"background": "cluster", "background_clusters": 300, "close": "knn", "close_k": 10}, "--close_k=10"),
-        ({"learning_rate_warmup": 200.0, "schedule": "cosine"}, "--learning_rate_warmup=200.0"),
-    ],
-)
-def test_values_that_cannot_work_at_this_n_stop(values, culprit):
-    with pytest.raises(FlagError, match=f"^{culprit}:"):
-        resolve(make(**values), 1000)
-
-
-@pytest.mark.parametrize(
-    "values",
-    [{"batch_size": 1000}, {"background_k": 999}, {"clusters": 500}, {"warmup_epochs": 0, "warm_start": "runs/a"}],
-)
-def test_values_just_inside_the_bounds_go_on(values):
-    resolve(make(**values), 1000)
-
-
-@pytest.mark.parametrize(
-    ("values", "culprit"),
-    [
-        ({"clusters": 250, "background_k": 50}, "--clusters=250"),
-        ({"clusters": 10, "background_k": 99}, "--background_k=99"),
-        ({"warmup_epochs": 20, "epochs": 20, "background_k": 50}, "--warmup_epochs=20"),
-        ({"method": "swav", "prototypes": 300, "queue": 128}, "--prototypes=300"),
-        ({"method": "ir", "ir_loss": "nce"}, "--noise_normalizer=first_batch"),
-        ({"background": "cluster", "background_clusters": 300, "clusters": 20}, "--background_clusters=300"),
-        ({"method": "dc", "optimizer": "lars"}, "--optimizer=lars"),
-    ],
-)
-def test_values_that_work_badly_are_warned_about(values, culprit):
-    (warning,) = resolve(make(**values), 1000)[1]
-    assert warning.startswith(culprit + ":")
 
 
 def test_a_config_survives_its_json():
