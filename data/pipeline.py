@@ -25,11 +25,15 @@ from data.sources import Split
 _as_it_is = tf.autograph.experimental.do_not_convert
 
 
-def steps_per_epoch(split: Split, batch_size: int) -> int:
-    """Steps of an epoch, its remainder dropped; raises FlagError where not even one batch can be filled."""
-    if batch_size > split.size:
-        raise FlagError(f"--batch_size={batch_size}: larger than the {split.size} pictures of {split}")
-    return split.size // batch_size
+def steps_per_epoch(split: Split, batch_size: int, size: int | None = None) -> int:
+    """Steps of an epoch of `size` pictures (None: of the whole split), its remainder dropped.
+
+    Raises FlagError where not even one batch can be filled.
+    """
+    size = split.size if size is None else size
+    if batch_size > size:
+        raise FlagError(f"--batch_size={batch_size}: larger than the {size} pictures of {split}")
+    return size // batch_size
 
 
 def batch_rows(split: Split, batch_size: int, seed: int, step: int) -> np.ndarray:
@@ -51,11 +55,12 @@ def training_batches(
     """Batches of steps `first_step`, `first_step` + 1, ... without end.
 
     `views`: how a picture is changed; several of them make a batch with `views`.  `shard` (i, n): this pipeline gives
-    part i of n of each batch, B = batch_size / n.  `workers` 0: automatic.  `epoch_rows` [N]: the rows of the epoch
-    that `first_step` lies in, in their order and as often as they come; its batches are all there are.  Raises
-    FlagError for a batch that does not fit.
+    part i of n of each batch, B = batch_size / n.  `workers` 0: automatic.  `epoch_rows` [n]: the rows of the epoch
+    that `first_step` lies in, in their order and as often as they come (n need not be N); its batches are all there
+    are.  Raises FlagError for a batch that does not fit.
     """
-    per_epoch = steps_per_epoch(split, batch_size)
+    size = split.size if epoch_rows is None else len(epoch_rows)
+    per_epoch = steps_per_epoch(split, batch_size, size)
     part = _part(batch_size, shard)
     first_epoch, first_place = divmod(first_step, per_epoch)
     if epoch_rows is not None:

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from la_tf.embedding import build_embedder
 from la_tf.memory_bank import MemoryBank
+from la_tf.trainable import Trainable, decayed_kernels, mean_over, weight_decay_loss
 
 
 class TrainingSet(NamedTuple):
@@ -22,23 +23,7 @@ class TrainingSet(NamedTuple):
     center_crops: Callable  # (rows=None) -> batches of the central views of those rows, or of all, in order
 
 
-def decayed_kernels(model):
-    """Returns the convolution and dense kernels of `model`: the weights that decay, after the authors' code."""
-    return [weight for weight in model.trainable_weights if weight.name == "kernel"]
-
-
-def weight_decay_loss(kernels, weight_decay):
-    """Returns (lambda/2) sum ||w||², whose gradient is lambda·w (equation 4 has no one half: WORKSPACE.md)."""
-    return weight_decay * tf.add_n([tf.nn.l2_loss(tf.convert_to_tensor(kernel)) for kernel in kernels])
-
-
-def mean_over(losses, counted):
-    """Returns the mean of `losses` `[B]` over the pictures that are `counted` `[B]` bool, 0 where none is."""
-    count = tf.reduce_sum(tf.cast(counted, losses.dtype))
-    return tf.reduce_sum(tf.where(counted, losses, tf.zeros_like(losses))) / tf.maximum(count, 1)
-
-
-class Method(keras.Model):
+class Method(Trainable):
     """An embedder in training: `compile(optimizer)` and `fit(batches)`, or driven by `la_tf.estimator`.
 
     A method adds `training_losses`, and overrides what else it does its own way. All keep a memory bank of their
@@ -51,7 +36,6 @@ class Method(keras.Model):
         self.bank = MemoryBank(size, embedder.output_shape[-1], bank_momentum, seed)
         self.weight_decay = weight_decay
         self.seed = seed
-        self.loss_mean = keras.metrics.Mean(name="loss")
 
     @staticmethod
     def arguments(config, pictures):
@@ -66,10 +50,6 @@ class Method(keras.Model):
     def call(self, images, training=False):
         """Returns unit embeddings `[B, D]` of `images` `[B, H, W, 3]` in [0, 1]."""
         return self.embedder(images, training=training)
-
-    def build(self, input_shape=None):
-        """Does nothing: all variables are made on construction."""
-        self.built = True
 
     # -- a step -----------------------------------------------------------------------------------------------------
 
@@ -107,50 +87,17 @@ class Method(keras.Model):
         """Writes the embeddings to the bank (equation 5); the loss has seen the bank as it was before."""
         self.bank.update(batch["index"], embeddings, batch["valid"])
 
-    # -- between steps and epochs, in Python --------------------------------------------------------------------------
-
-    def begin_epoch(self, epoch):
-        """Prepares an epoch; returns what it found out as a dict of metrics."""
-        return {}
-
-    def begin_step(self, step):
-        """Prepares a step; returns what it found out as a dict of metrics."""
-        return {}
-
-    def epoch_rows(self, epoch):
-        """Returns the rows that an epoch trains on, `[N]` in their order; None for every row once, shuffled."""
-        return None
-
-    def warning(self, metrics):
-        """Returns what is wrong with a run that has come to these `metrics`, and what to do, in a line; else None."""
-        return None
-
-    # -- what is kept and told -----------------------------------------------------------------------------------------
-
     @property
     def picture_variables(self):
         """The variables whose rows stand for training pictures: on another data set they mean nothing."""
         return [self.bank.rows, self.bank.written]
-
-    @property
-    def metrics(self):
-        """The running metrics: `loss` is the method's own, without weight decay."""
-        return [self.loss_mean]
-
-    def epoch_metrics(self):
-        """Returns the metrics of the epoch so far as plain numbers."""
-        return {metric.name: float(metric.result()) for metric in self.metrics}
-
-    def compile(self, optimizer, jit_compile=False, **kwargs):
-        """As `keras.Model.compile`; XLA only when asked for (Keras would switch it on for a single GPU)."""
-        super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
 
     def fit(self, *args, callbacks=None, **kwargs):
         """As `keras.Model.fit`, with `begin_epoch` and `begin_step` called where they belong.
 
         Raises ValueError for a method that chooses its own rows: `la_tf.estimator` feeds it those.
         """
-        if type(self).epoch_rows is not Method.epoch_rows:
+        if type(self).epoch_rows is not Trainable.epoch_rows:
             raise ValueError(f"{type(self).__name__} chooses the rows of its epochs: train it by la_tf.estimator")
         between = keras.callbacks.LambdaCallback(
             on_epoch_begin=lambda epoch, logs: self.begin_epoch(epoch),

@@ -18,8 +18,8 @@ from la_tf.local_aggregation import (
     nearest_background,
 )
 from la_tf.memory_bank import last_occurrences
-from la_tf.method import mean_over
 from la_tf.neighbors import background_neighbors, close_among, cluster_mates, is_own_row, nearest, similarities
+from la_tf.trainable import mean_over
 from tests.la_tf import reference
 
 N, D, B, P = 500, 16, 24, 20

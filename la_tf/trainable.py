@@ -1,0 +1,68 @@
+"""What `la_tf.estimator` drives: a keras.Model with a `train_step` of its own, and what it may do between steps."""
+
+import keras
+import tensorflow as tf
+
+
+def decayed_kernels(model):
+    """Returns the convolution and dense kernels of `model`: the weights that decay, after the authors' code."""
+    return [weight for weight in model.trainable_weights if weight.name == "kernel"]
+
+
+def weight_decay_loss(kernels, weight_decay):
+    """Returns (lambda/2) sum ||w||², whose gradient is lambda·w (equation 4 has no one half: WORKSPACE.md)."""
+    return weight_decay * tf.add_n([tf.nn.l2_loss(tf.convert_to_tensor(kernel)) for kernel in kernels])
+
+
+def mean_over(losses, counted):
+    """Returns the mean of `losses` `[B]` over the pictures that are `counted` `[B]` bool, 0 where none is."""
+    count = tf.reduce_sum(tf.cast(counted, losses.dtype))
+    return tf.reduce_sum(tf.where(counted, losses, tf.zeros_like(losses))) / tf.maximum(count, 1)
+
+
+class Trainable(keras.Model):
+    """A model that takes its own steps: a subclass adds `train_step(batch)`, and what else it does its own way.
+
+    `loss_mean` is its running loss; all that has to survive a kill is a weight, or a function of (seed, step).
+    """
+
+    def __init__(self, name=None):
+        super().__init__(name=name)
+        self.loss_mean = keras.metrics.Mean(name="loss")
+
+    def build(self, input_shape=None):
+        """Does nothing: all variables are made on construction."""
+        self.built = True
+
+    # -- between steps and epochs, in Python --------------------------------------------------------------------------
+
+    def begin_epoch(self, epoch):
+        """Prepares an epoch; returns what it found out as a dict of metrics."""
+        return {}
+
+    def begin_step(self, step):
+        """Prepares a step; returns what it found out as a dict of metrics."""
+        return {}
+
+    def epoch_rows(self, epoch):
+        """Returns the rows that an epoch trains on, `[n]` in their order; None for every row once, shuffled."""
+        return None
+
+    def warning(self, metrics):
+        """Returns what is wrong with a run that has come to these `metrics`, and what to do, in a line; else None."""
+        return None
+
+    # -- what is told --------------------------------------------------------------------------------------------------
+
+    @property
+    def metrics(self):
+        """The running metrics: `loss` is the model's own, without weight decay."""
+        return [self.loss_mean]
+
+    def epoch_metrics(self):
+        """Returns the metrics of the epoch so far as plain numbers."""
+        return {metric.name: float(metric.result()) for metric in self.metrics}
+
+    def compile(self, optimizer, jit_compile=False, **kwargs):
+        """As `keras.Model.compile`; XLA only when asked for (Keras would switch it on for a single GPU)."""
+        super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
