@@ -54,19 +54,21 @@ def augmentation_for(kind: str, image_size: int, overrides: DataConfig | None = 
         default = Augmentation(image_size, rotation=10.0, scale=0.1, shift=0.08, shear=0.1)
     else:
         default = Augmentation(image_size, crop_min_area=0.2, grayscale=0.2, jitter=0.4, flip=True)
-    overrides = overrides or DataConfig()
-    given = {name: getattr(overrides, name) for name in AUGMENTATION_FLAGS if getattr(overrides, name) is not None}
-    return dataclasses.replace(default, **given)
+    return _with(default, overrides)
 
 
-def transfer_augmentation(image_size: int, patch: bool) -> Augmentation:
+def transfer_augmentation(
+    kind: str, image_size: int, patch: bool, overrides: DataConfig | None = None
+) -> Augmentation:
     """What readouts and fine-tuning train on (supplement B.1): crops as in training, or patches, mirrored; no colour.
 
-    `patch`: short side to 256, a 224 px patch of it (AlexNet on ImageNet, and everything on Places).
+    `patch`: short side to 256, a 224 px patch of it (AlexNet on ImageNet, and everything on Places). Digits, which are
+    not cropped, are changed as ever. `overrides` as in `augmentation_for`.
     """
-    if patch:
-        return Augmentation(image_size, patch=True, flip=True)
-    return Augmentation(image_size, crop_min_area=0.2, flip=True)
+    if kind == "digits":
+        return augmentation_for(kind, image_size, overrides)
+    default = Augmentation(image_size, patch=patch, crop_min_area=None if patch else 0.2, flip=True)
+    return _with(default, overrides)
 
 
 def multi_crop(
@@ -84,10 +86,18 @@ def multi_crop(
         small_views = 6 if image_size > SMALL else 0
     # Without small views the large ones may show less; both are the authors'.
     published = dict(crop_min_area=0.14 if small_views else 0.08, grayscale=0.2, jitter=0.8, flip=True)
-    overrides = overrides or DataConfig()
-    given = {name: value for name in AUGMENTATION_FLAGS if (value := getattr(overrides, name)) is not None}
-    large = Augmentation(image_size, **(published | given), jitter_probability=0.8, blur=0.5)
+    large = _with(Augmentation(image_size, **published, jitter_probability=0.8, blur=0.5), overrides)
     large = dataclasses.replace(large, hue=large.jitter / 4)  # 0.8 and 0.2 as published
     small_size = round(image_size * 96 / 224)
     small = dataclasses.replace(large, image_size=small_size, crop_min_area=0.05, crop_max_area=0.14)
     return (large,) * 2 + (small,) * small_views
+
+
+def _with(default, overrides):
+    """`default` with the fields that the flags of `overrides` (None: none) give."""
+    return default if overrides is None else dataclasses.replace(default, **given_augmentation(overrides))
+
+
+def given_augmentation(config: DataConfig) -> dict:
+    """The fields of an Augmentation that flags were given for, by name."""
+    return {name: value for name in AUGMENTATION_FLAGS if (value := getattr(config, name)) is not None}

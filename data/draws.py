@@ -7,7 +7,7 @@ Written once for both libraries: NumPy and `tf.bitwise` have the same names for 
 
 import numpy as np
 
-AUGMENTATION, EPOCH_ORDER, VALIDATION, BUILD_ORDER = range(4)  # first branch of the tree: what the numbers are for
+AUGMENTATION, EPOCH_ORDER, VALIDATION, BUILD_ORDER, LABELLED = range(5)  # first branch of the tree: what the numbers are for
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
@@ -78,6 +78,11 @@ def epoch_order_numpy(seed, epoch, n) -> np.ndarray:
 def validation_keys(seed, n) -> np.ndarray:
     """A random uint64 for each of 0..n-1; whoever has the smallest in its class goes to the validation slice."""
     return _keys(VALIDATION, [_numpy_uint64(x) for x in (seed, np.arange(n))], np)
+
+
+def labelled_keys(seed, n) -> np.ndarray:
+    """A random uint64 for each of 0..n-1; whoever has the smallest in its class keeps its label."""
+    return _keys(LABELLED, [_numpy_uint64(x) for x in (seed, np.arange(n))], np)
 
 
 def build_order(seed, n) -> np.ndarray:

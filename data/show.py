@@ -107,8 +107,8 @@ def _check_flags(config, out, view):
     if flags.FLAGS["views"].value and view.endswith("crop"):
         raise FlagError(f"--views={flags.FLAGS['views'].value}: --view={view} has a number of views of its own")
     for name in AUGMENTATION_FLAGS:
-        if view not in ("train", "multi_crop") and getattr(config, name) is not None:
-            raise FlagError(f"--{name}={getattr(config, name)}: changes the views of training alone, not --view={view}")
+        if view == "ten_crop" and getattr(config, name) is not None:
+            raise FlagError(f"--{name}={getattr(config, name)}: changes the views of training, not --view={view}")
 
 
 def _make_folder(out):
@@ -145,7 +145,7 @@ def _drawn_views(config, split, rows, image_size, view):
     if view == "train":
         augmentation, whose = augmentation_for(split.kind, image_size, config), "training"
     else:
-        augmentation, whose = transfer_augmentation(image_size, patch=view == "patch"), "readouts"
+        augmentation, whose = transfer_augmentation(split.kind, image_size, view == "patch", config), "readouts"
     batches = [batch["image"] for batch in views_of(split, rows, augmentation, seed, epochs).as_numpy_iterator()]
     heading = f"{whose}, epochs 0 to {epochs - 1}" if epochs > 1 else f"{whose}, epoch 0"
     groups = [evaluation, (heading, [1.0] * epochs)]

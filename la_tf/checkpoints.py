@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from data.errors import UserError
+
 FORMAT = 1
 _NAME = re.compile(r"step-(\d{8,})")
 
@@ -52,6 +54,25 @@ def read_state(checkpoint):
 def read_arrays(checkpoint):
     """Returns the arrays of a checkpoint folder by name, read as they are asked for (never a pickle)."""
     return np.load(Path(checkpoint) / "arrays.npz", allow_pickle=False)
+
+
+def chosen(model_dir, step=None):
+    """Returns the checkpoint folder of `step`, the newest for None; raises UserError listing the steps there are."""
+    known = steps(model_dir)
+    if not known:
+        raise UserError(f"--model_dir={model_dir}: has no checkpoint yet")
+    if step is not None and step not in known:
+        raise UserError(f"--step={step}: no such checkpoint in {model_dir}; there are {', '.join(map(str, known))}")
+    return path_of(model_dir, known[-1] if step is None else step)
+
+
+def fill(weights, checkpoint):
+    """Gives every one of `weights` the value it has in a checkpoint folder; raises UserError naming one that has none."""
+    with read_arrays(checkpoint) as arrays:
+        for weight in weights:
+            if weight.path not in arrays.files:
+                raise UserError(f"{checkpoint}: has no {weight.path}; it is of another network")
+            weight.assign(arrays[weight.path])
 
 
 def write(model_dir, step, arrays, state, keep):

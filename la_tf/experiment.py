@@ -292,7 +292,7 @@ class Experiment:
         """Returns the exporters that --exporters names."""
         from la_tf.exporters import BestExporter, FinalExporter, LatestExporter
 
-        folder, facts = self.config.run.model_dir, {"config": self.config.identity()}
+        folder, facts = self.config.run.model_dir, {"config": self.identity()}
         made = {
             "latest": lambda: LatestExporter(folder, facts=facts),
             "best": lambda: BestExporter(folder, *self.monitor, facts=facts),

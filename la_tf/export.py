@@ -8,7 +8,7 @@ from absl import flags
 
 from data import cli
 from data.errors import UserError
-from la_tf import checkpoints
+from la_tf import checkpoints, model_dir
 from la_tf.experiment import stored_config
 
 flags.DEFINE_string("model_dir", None, "The run to export.")
@@ -22,7 +22,7 @@ def main():
     if not folder:
         raise cli.FlagError("--model_dir: set it to the run to export, e.g. --model_dir=runs/quickstart")
     config = stored_config(folder)
-    checkpoint = chosen_checkpoint(folder, step)
+    checkpoint = checkpoints.chosen(folder, step)
     out = Path(out) if out else Path(folder) / "export" / "manual" / str(int(time.time()))
     if out.exists():
         raise UserError(f"--out={out}: exists already; choose a new folder")
@@ -32,25 +32,13 @@ def main():
     from models.backbone import describe
 
     embedder = embedder_for(config)
-    arrays = checkpoints.read_arrays(checkpoint)
-    for weight in embedder.weights:
-        weight.assign(arrays[weight.path])
+    checkpoints.fill(embedder.weights, checkpoint)
     state = checkpoints.read_state(checkpoint)
-    bundle.write(out, embedder, state["step"], metrics=state["logs"], config=config.identity())
+    bundle.write(out, embedder, state["step"], metrics=state["logs"], config=model_dir.stored_identity(folder))
     bundle.load_backbone(out)  # what was written can be read, and gives what it gave
     bundle.check_serving(out)
     print(describe(embedder.backbone), file=sys.stderr)
     return {"export": str(out), "step": state["step"]}
-
-
-def chosen_checkpoint(folder, step):
-    """Returns the checkpoint folder of `step`, the newest for None; raises UserError listing the steps there are."""
-    known = checkpoints.steps(folder)
-    if not known:
-        raise UserError(f"--model_dir={folder}: has no checkpoint yet")
-    if step is not None and step not in known:
-        raise UserError(f"--step={step}: no such checkpoint in {folder}; there are {', '.join(map(str, known))}")
-    return checkpoints.path_of(folder, known[-1] if step is None else step)
 
 
 if __name__ == "__main__":

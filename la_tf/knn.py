@@ -1,23 +1,14 @@
 """The weighted nearest-neighbour classifier that judges an embedding (section 4.2; Wu et al. 2018)."""
 
+import csv
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import tensorflow as tf
 
-QUERIES_AT_ONCE = 256  # bounds the similarities held at a time to 256 x N floats
-
-
-@tf.function(reduce_retracing=True)
-def _vote(queries, bank, labels, neighbors, classes, tau):
-    similarity, nearest = tf.math.top_k(tf.matmul(queries, bank, transpose_b=True), neighbors)
-    # Relative to the nearest, exp cannot overflow, and the ranking of the classes is the same.
-    weights = tf.exp((similarity - similarity[:, :1]) / tau)
-    ballots = tf.range(tf.shape(queries)[0])[:, None] * classes + tf.gather(
-        labels, nearest
-    )  # one slot a query and class
-    votes = tf.math.unsorted_segment_sum(weights, ballots, tf.shape(queries)[0] * classes)
-    return tf.reshape(votes, [-1, classes])
+from la_tf.nearest_rows import QUERIES, nearest_rows
+from la_tf.scores import Scores, decide
 
 
 def knn_votes(queries, bank, labels, *, neighbors=200, tau=0.07, classes=None):
@@ -27,41 +18,98 @@ def knn_votes(queries, bank, labels, *, neighbors=200, tau=0.07, classes=None):
     scaled per query so that the nearest row counts 1. K above the number of rows means all of them. Ties go to the
     lowest index.
     """
-    eligible = labels >= 0
-    if not eligible.any():
+    if not (labels >= 0).any():
         raise ValueError("no row of the bank has a label to vote with")
-    bank, labels = tf.constant(bank[eligible], tf.float32), tf.constant(labels[eligible], tf.int32)
-    classes = classes or int(labels.numpy().max()) + 1
-    neighbors = min(neighbors, len(labels))
-    blocks = range(0, len(queries), QUERIES_AT_ONCE)
-    votes = [
-        _vote(
-            tf.constant(queries[start : start + QUERIES_AT_ONCE], tf.float32),
-            bank,
-            labels,
-            tf.constant(neighbors),
-            tf.constant(classes),
-            tf.constant(tau, tf.float32),
-        ).numpy()
-        for start in blocks
-    ]
-    return np.concatenate(votes) if votes else np.zeros((0, classes), np.float32)
+    return _votes(queries, bank, labels, neighbors, tau, classes or int(labels.max()) + 1)
+
+
+def _votes(queries, bank, labels, neighbors, tau, classes):
+    if len(labels) != len(bank):
+        raise ValueError(f"the bank has {len(bank)} rows, but there are {len(labels)} labels")
+    if labels.max(initial=-1) >= classes:
+        raise ValueError(f"a row of the bank has label {labels.max()}, but there are {classes} classes")
+    similarities, rows = nearest_rows(queries, bank, neighbors, eligible=labels >= 0)
+    # Relative to the nearest, exp cannot overflow, and the ranking of the classes is the same.
+    weights = np.exp((similarities - similarities[:, :1]) / tau)
+    somebody = rows >= 0
+    ballots = np.arange(len(queries))[:, None] * classes + labels[rows]  # one slot a query and class
+    votes = np.bincount(ballots[somebody], weights[somebody], minlength=len(queries) * classes)
+    return votes.reshape(len(queries), classes)
 
 
 def embed(model, batches):
     """Returns embeddings `[n, D]`, indices `[n]` and labels `[n]` of all valid pictures, in inference mode."""
-    embeddings, indices, labels = [], [], []
-    for batch in batches:
-        valid = batch["valid"].numpy()
-        embeddings.append(_embed(model, batch["image"]).numpy()[valid])
-        indices.append(batch["index"].numpy()[valid])
-        labels.append(batch["label"].numpy()[valid])
-    return np.concatenate(embeddings), np.concatenate(indices), np.concatenate(labels)
+    return embeddings(partial(_inference, model), batches)
+
+
+def embeddings(embed, batches):
+    """The same by a function `embed` from images `[B, S, S, 3]` to rows `[B, D]`."""
+    return tuple(map(np.concatenate, zip(*(_valid(embed, batch) for batch in batches), strict=True)))
+
+
+def _valid(embed, batch):
+    valid = np.asarray(batch["valid"])
+    return tuple(np.asarray(part)[valid] for part in (embed(batch["image"]), batch["index"], batch["label"]))
 
 
 @tf.function(reduce_retracing=True)
-def _embed(model, images):
+def _inference(model, images):
     return model(images, training=False)
+
+
+def judge(embed, batches, bank, labels, *, classes, neighbors=200, tau=0.07, report=None):
+    """Returns the `Scores` of the pictures of `batches` (data/pipeline.py) by the kNN of a bank, as a stream.
+
+    embed maps images `[B, S, S, 3]` to unit rows `[B, D]`; bank is `[N, D]`, an array or np.memmap, labels `[N]`
+    with -1 for rows without a vote. `report(indices, truth, predicted, confidence)`, arrays `[n]`, is told what every
+    readable picture was taken for, in the order of the batches, unlabelled pictures (truth -1) included.
+    """
+    scores, waiting = Scores(classes), []
+
+    def vote():
+        if waiting:
+            queries, indices, truth = map(np.concatenate, zip(*waiting, strict=True))
+            waiting.clear()
+            votes = _votes(queries, bank, labels, neighbors, tau, classes)
+            scores.add(votes, truth)
+            if report:
+                report(indices, truth, *decide(votes))
+
+    for batch in batches:
+        found = _valid(embed, batch)
+        scores.unreadable += len(batch["index"]) - len(found[1])
+        # As many as fit share a pass over the bank: one for each batch would read and compare it too often.
+        if sum(len(indices) for _, indices, _ in waiting) + len(found[1]) > QUERIES:
+            vote()
+        waiting.append(found)
+    vote()
+    return scores
+
+
+class PredictionsFile:
+    """A CSV file with a line for every picture judged: index, name, truth (-1: unknown), predicted class, confidence.
+
+    A context manager; its `write` is what `judge` takes for `report`. `names[index]` is the picture's name.
+    """
+
+    HEADER = ("index", "name", "truth", "predicted", "confidence")
+
+    def __init__(self, path, names):
+        self._path, self._names = path, names
+
+    def __enter__(self):
+        self._file = open(self._path, "w", newline="", encoding="utf-8")
+        self._lines = csv.writer(self._file)
+        self._lines.writerow(self.HEADER)
+        return self
+
+    def __exit__(self, *_):
+        self._file.close()
+
+    def write(self, indices, truth, predicted, confidence):
+        """Writes one line for each of the pictures, arrays `[n]`."""
+        for index, label, guess, share in zip(indices, truth, predicted, confidence, strict=True):
+            self._lines.writerow((index, self._names[index], label, guess, f"{share:.4f}"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,20 +127,17 @@ class KnnEvaluation:
     silent_rows: tuple[int, ...] | np.ndarray = ()
 
     def __call__(self, model, batches):
-        """Returns `{metric: top-1}` over the valid and labelled pictures of `batches`."""
-        embeddings, _, truth = embed(model, batches)
+        """Returns `{metric: top-1}` over the valid and labelled pictures of `batches`, 0 where there is none."""
         # Rows never written hold random vectors: they have no vote.
         labels = np.where(model.bank.written.numpy(), self.labels, -1)
         labels[np.asarray(self.silent_rows, np.int64)] = -1
-        known = truth >= 0
-        if not (labels >= 0).any() or not known.any():
-            return {self.metric: 0.0}  # so few steps that no row with a vote has been written; nothing to judge by
-        votes = knn_votes(
-            embeddings[known],
+        scores = judge(
+            partial(_inference, model),
+            batches,
             model.bank.rows.numpy(),
             labels,
+            classes=self.classes,
             neighbors=self.neighbors,
             tau=self.tau,
-            classes=self.classes,
         )
-        return {self.metric: float(np.mean(votes.argmax(axis=1) == truth[known]))}
+        return {self.metric: scores.top1 or 0.0}

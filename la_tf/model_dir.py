@@ -50,6 +50,11 @@ def check_identity(path, identity, defaults=None):
         )
 
 
+def stored_identity(folder):
+    """Returns the identity of the run in `folder`, its pictures' hash (`data`) included."""
+    return read_json(Path(folder) / "config.json")["identity"]
+
+
 def versions():
     """Returns the versions of the packages that a number may depend on."""
     found = {}

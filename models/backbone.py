@@ -26,8 +26,9 @@ BACKBONES = {
     "resnet50": RESNET,
 }
 RESNET_VERSIONS = (1, 2)
+LAYOUTS = ("tensorflow", "keras")
 # What descriptions written before these arguments existed leave out, and what they mean by that.
-LATER_ARGUMENTS = {"channels": None, "sobel": False}
+LATER_ARGUMENTS = {"channels": None, "sobel": False, "layout": "tensorflow"}
 ARCHITECTURE_KEYS = ("name", "width", "resnet_version", "stem", "batch_norm", *LATER_ARGUMENTS, "preprocessing")
 
 
@@ -66,6 +67,7 @@ def build_backbone(
     preprocessing: Preprocessing | None = None,
     channels: Sequence[int] | None = None,
     sobel: bool = False,
+    layout: str = "tensorflow",
 ) -> Backbone:
     """A freshly initialised backbone (`keras.utils.set_random_seed` before it makes the weights repeatable).
 
@@ -73,7 +75,8 @@ def build_backbone(
     proportion to it. `stem` is "imagenet" or "small" (a 3x3 first convolution at stride 1, no pooling in ResNets;
     VGG16 has none). `resnet_version` is for ResNets alone. Without `batch_norm` the convolutions have biases.
     `channels` are other widths of AlexNet's five convolutions, DeepCluster's (96, 256, 384, 384, 256) for one. `sobel`
-    has the network see edges (`layers.Sobel`) in place of colours. `preprocessing=None` is ImageNet's at 224 px.
+    has the network see edges (`layers.Sobel`) in place of colours. `layout="keras"` has the ResNet-50 v1 stride and pad
+    as keras.applications' does (see `models.resnet`). `preprocessing=None` is ImageNet's at 224 px.
     Raises ValueError naming the argument.
     """
     preprocessing = preprocessing or Preprocessing()
@@ -85,6 +88,7 @@ def build_backbone(
         "batch_norm": batch_norm,
         "channels": channels,
         "sobel": sobel,
+        "layout": layout,
     }
     check_architecture(**arguments)
     _check_image_size(name, stem, preprocessing.image_size)
@@ -111,7 +115,9 @@ def smallest_input(name: str, stem: str) -> int:
     return BACKBONES[name][1][stem]
 
 
-def check_architecture(name, width, resnet_version, stem, batch_norm, channels=None, sobel=False) -> None:
+def check_architecture(
+    name, width, resnet_version, stem, batch_norm, channels=None, sobel=False, layout="tensorflow"
+) -> None:
     """Raises ValueError that names the first bad argument and the choices; builds nothing."""
     _check_choice("name", name, tuple(BACKBONES))
     _check_choice("resnet_version", resnet_version, RESNET_VERSIONS)
@@ -124,6 +130,9 @@ def check_architecture(name, width, resnet_version, stem, batch_norm, channels=N
     if channels is not None:
         _check_channels(name, channels)
     _check_choice("sobel", sobel, (True, False))
+    _check_choice("layout", layout, LAYOUTS)
+    if layout == "keras" and (name, resnet_version) != ("resnet50", 1):
+        raise ValueError(f"layout={layout!r}: only resnet50 with resnet_version=1 has it, not {name} v{resnet_version}")
 
 
 def backbone_from_architecture(architecture: dict) -> Backbone:

@@ -10,6 +10,8 @@ shortcut, applied to the pre-activated input. That makes the pre-activated input
 and it is the endpoint of the stage before, where the authors tap for their readouts.
 v1 (He et al. 2016a): batch norm after each convolution, a projection only where the shape changes.
 In both, the stride of a bottleneck sits in its 3x3, and the stem's pooling pads as TensorFlow's SAME does.
+`layout="keras"` is the v1 ResNet-50 of keras.applications, for weights that were trained so: the stride sits in the
+first 1x1, as in the Caffe network of the papers, and the stem's pooling has one zero on every side.
 Initial kernels: v2 truncated normal of variance 1 / fan-in, as the authors; v1 normal of variance 2 /
 fan-out, as usual.
 """
@@ -28,15 +30,16 @@ DEPTHS = {
     "resnet34": ("basic", (3, 4, 6, 3)),
     "resnet50": ("bottleneck", (3, 4, 6, 3)),
 }
-EXPANSION = {"basic": 1, "bottleneck": 4}
+EXPANSION = {"basic": 1, "bottleneck": 4, "keras_bottleneck": 4}
 STAGES = ("conv2", "conv3", "conv4", "conv5")
 
 
 def build(
-    name, width, resnet_version, stem, batch_norm, sobel, preprocessing, **_
+    name, width, resnet_version, stem, batch_norm, sobel, preprocessing, layout, **_
 ) -> tuple[keras.Model, dict[str, int]]:
     """Model from RGB [B, H, W, 3] in [0, 1] to {"conv1": [B, h, w, c], ...}, and the endpoints' strides."""
     kind, depths = DEPTHS[name]
+    kind = "keras_bottleneck" if layout == "keras" else kind
     convolution = partial(
         layers.convolution,
         use_bias=not batch_norm,
@@ -46,7 +49,7 @@ def build(
     stage = _preactivation_stage if resnet_version == 2 else _postactivation_stage
 
     image, x = layers.image_input(preprocessing, sobel)
-    x, stride = _stem(x, width, stem, resnet_version, convolution, normalise)
+    x, stride = _stem(x, width, stem, resnet_version, layout, convolution, normalise)
     endpoints, strides = {"conv1": x}, {"conv1": stride}
     for position, (endpoint, units) in enumerate(zip(STAGES, depths, strict=True)):
         first_stride = 1 if position == 0 else 2
@@ -56,14 +59,17 @@ def build(
     return keras.Model(image, endpoints, name=name), strides
 
 
-def _stem(x, width, stem, version, convolution, normalise):
+def _stem(x, width, stem, version, layout, convolution, normalise):
     """The endpoint conv1 and its stride; BN and ReLU come before the pooling (v1) or behind it (v2)."""
     imagenet = stem == "imagenet"
     x = convolution(x, width, 7 if imagenet else 3, "conv1_conv", stride=2 if imagenet else 1)
     if imagenet and version == 2:
         x = layers.max_pool(x, "conv1_pool")
     x = layers.relu(normalise(x, "conv1_bn"), "conv1_relu")
-    if imagenet and version == 1:
+    if imagenet and layout == "keras":
+        x = keras.layers.ZeroPadding2D(1, name="conv1_pool_pad")(x)
+        x = layers.max_pool(x, "conv1_pool", padding="valid")
+    elif imagenet and version == 1:
         x = layers.max_pool(x, "conv1_pool")
     return x, 4 if imagenet else 1
 
@@ -72,7 +78,8 @@ def _unit_convolutions(kind, filters, stride):
     """(filters, kernel size, stride) of the convolutions of one unit."""
     if kind == "basic":
         return (filters, 3, stride), (filters, 3, 1)
-    return (filters, 1, 1), (filters, 3, stride), (filters * EXPANSION[kind], 1, 1)
+    first, second = (stride, 1) if kind == "keras_bottleneck" else (1, stride)
+    return (filters, 1, first), (filters, 3, second), (filters * EXPANSION[kind], 1, 1)
 
 
 def _preactivation_stage(x, stage, kind, filters, units, stride, convolution, normalise):

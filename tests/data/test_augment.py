@@ -50,7 +50,7 @@ def views_of(pictures, draws, augmentation):
 
 @pytest.mark.parametrize(
     "augmentation",
-    [PHOTO, multi_crop("photo", 224)[-1], transfer_augmentation(224, True), augmentation_for("digits", 16)],
+    [PHOTO, multi_crop("photo", 224)[-1], transfer_augmentation("photo", 224, True), augmentation_for("digits", 16)],
     ids=["photo", "small view", "patch", "whole"],
 )
 def test_boxes_are_those_of_a_plain_loop(augmentation):
@@ -106,7 +106,7 @@ def test_a_crop_is_a_pixel_at_least():
 def test_patches_are_224_of_256_of_the_short_side_anywhere():
     n = 4000
     draws = uniforms_numpy(0, 0, np.arange(n), 0, Draw.COUNT)
-    boxes = boxes_for(draws, 300, 280, transfer_augmentation(224, True))
+    boxes = boxes_for(draws, 300, 280, transfer_augmentation("photo", 224, True))
     assert (boxes[:, 2:] == 245).all()  # 280 * 7 / 8
     top, left = boxes[:, 0], boxes[:, 1]
     assert set(top) == set(range(56)) and set(left) == set(range(36))  # both ends too
@@ -318,7 +318,7 @@ def test_the_view_of_instance_recognition_is_the_one_worked_out(size):
 
 @pytest.mark.parametrize("patch", [False, True])
 def test_the_view_of_transfer_is_a_crop_or_a_patch_mirrored_without_colour(patch):
-    a = transfer_augmentation(15, patch)
+    a = transfer_augmentation("photo", 15, patch)
     assert not a.colours and not a.warps and a.flip and a.blur == 0
     pictures = np.stack([smooth(i, 24, 32) for i in range(BATCH)])
     views = views_of(pictures, DRAWS, a)

@@ -295,7 +295,7 @@ def assert_views_by_hand(split, size, augmentations, resize):
         augmentation_for("photo", 33),  # 1089 px, not divisible by 8; by area where a side is over 66 px
         (
             augmentation_for("photo", 80),
-            transfer_augmentation(79, True),
+            transfer_augmentation("photo", 79, True),
             *multi_crop("photo", 70, 1)[1:],
         ),
     ],
@@ -309,7 +309,7 @@ def test_views_of_files_are_those_worked_out(lossless, augmentations):
     "augmentations",
     [
         augmentation_for("photo", 15),
-        (augmentation_for("photo", 32), transfer_augmentation(30, True), *multi_crop("photo", 24, 1)),
+        (augmentation_for("photo", 32), transfer_augmentation("photo", 30, True), *multi_crop("photo", 24, 1)),
     ],
     ids=["photo", "several"],
 )

@@ -269,7 +269,7 @@ def test_a_data_set_without_one_good_picture_is_named(tmp_path):
         (["--dataset=digits", "--out=grid.png", "--view=half"], 2, "--view=half"),
         (["--dataset=digits", "--out=grid.png", "--pictures=0"], 2, "--pictures=0"),
         (["--dataset=digits", "--out=grid.png", "--view=ten_crop", "--views=3"], 2, "--views=3"),
-        (["--dataset=digits", "--out=grid.png", "--view=patch", "--jitter=0.1"], 2, "--jitter=0.1"),
+        (["--dataset=digits", "--out=grid.png", "--view=ten_crop", "--jitter=0.1"], 2, "--jitter=0.1"),
         (["--dataset=digits", "--out=grid.png", "--jitter=2"], 2, "--jitter=2"),
         (["--dataset=folder:/nowhere", "--out=grid.png"], 1, "/nowhere"),
         (["--dataset=digits", "--out=/dev/null/grid.png"], 1, "--out=/dev/null/grid.png"),

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.splits import validation_rows
+from data.splits import labelled_rows, validation_rows
 
 
 @settings(max_examples=100, deadline=None)
@@ -43,3 +43,30 @@ def test_seeds_differ_and_fraction_zero_takes_none():
     a, b = validation_rows(labels, 0.1, 0), validation_rows(labels, 0.1, 1)
     assert len(np.intersect1d(a, b)) < 30
     assert len(validation_rows(labels, 0.0, 0)) == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 60), min_size=1, max_size=8),
+    fractions=st.tuples(st.floats(0.001, 1), st.floats(0.001, 1)),
+    seed=st.integers(0, 2**31),
+)
+def test_each_class_keeps_its_part_of_the_labels_and_a_smaller_part_lies_within_a_larger(sizes, fractions, seed):
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    fewer, more = (labelled_rows(labels, fraction, seed) for fraction in sorted(fractions))
+    assert set(fewer) <= set(more) and np.array_equal(more, np.unique(more))
+    for label, size in enumerate(sizes):
+        taken = int((labels[more] == label).sum())
+        assert taken >= 1 and abs(taken - max(fractions) * size) <= max(0.5, 1 - max(fractions) * size)
+
+
+def test_all_labels_are_all_rows_but_those_that_are_unknown_or_set_aside():
+    labels = np.array([0, 1, -1, 0, 1, 1])
+    assert labelled_rows(labels, 1.0, 0).tolist() == [0, 1, 3, 4, 5]
+    assert labelled_rows(labels, 1.0, 0, without=np.array([1, 3])).tolist() == [0, 4, 5]
+    assert len(labelled_rows(np.full(9, -1), 1.0, 0)) == 0
+
+
+def test_other_seeds_keep_other_labels():
+    labels = np.zeros(1000, np.int64)
+    assert len(np.intersect1d(labelled_rows(labels, 0.1, 0), labelled_rows(labels, 0.1, 1))) < 30

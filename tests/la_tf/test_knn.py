@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from la_tf.knn import QUERIES_AT_ONCE, KnnEvaluation, embed, knn_votes
+from la_tf.knn import KnnEvaluation, embed, knn_votes
+from la_tf.nearest_rows import QUERIES
 from tests.la_tf.reference import unit
 
 D = 16
@@ -44,7 +45,7 @@ def test_more_neighbours_than_rows_means_all_rows():
 
 
 def test_blocks_of_queries_are_joined_in_order():
-    queries, bank, labels = case(queries=2 * QUERIES_AT_ONCE + 3)
+    queries, bank, labels = case(queries=2 * QUERIES + 3)
     found = knn_votes(queries, bank, labels, neighbors=9)
     np.testing.assert_allclose(found, brute_force(queries, bank, labels, 9, 0.07, 5), rtol=1e-4, atol=1e-6)
 

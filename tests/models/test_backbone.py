@@ -117,6 +117,7 @@ def test_the_seed_repeats_the_weights():
         {"name": "resnet18", "resnet_version": 1, "width": 2, "batch_norm": False, "stem": "imagenet"},
         {"preprocessing": Preprocessing(image_size=8, mean=(0, 0, 0), std=(1, 1, 1), channel_order="BGR")},
         {"sobel": True},
+        {"name": "resnet50", "resnet_version": 1, "width": 2, "layout": "keras"},
         {**PLAIN["alexnet"], "channels": (2, 3, 4, 5, 6)},
         {**PLAIN["vgg16"], "batch_norm": False, "sobel": True},
     ],
@@ -132,9 +133,9 @@ def test_architecture_survives_json_and_rebuilds_the_same_function(arguments):
         np.testing.assert_array_equal(rebuilt.model(images)[endpoint], output)
 
 
-def test_a_description_from_before_channels_and_sobel_still_builds():
+def test_a_description_from_before_channels_sobel_and_layout_still_builds():
     architecture = small().architecture
-    assert (architecture.pop("channels"), architecture.pop("sobel")) == (None, False)
+    assert [architecture.pop(key) for key in ("channels", "sobel", "layout")] == [None, False, "tensorflow"]
     assert backbone_from_architecture(architecture).architecture == small().architecture
 
 
@@ -149,6 +150,7 @@ def test_arguments_by_position():
         "batch_norm": False,
         "channels": [1, 2, 3, 4, 5],
         "sobel": True,
+        "layout": "tensorflow",
         "preprocessing": spec.to_json(),
     }
     assert build_backbone("resnet10", 4, 2, "small", True, spec).last == "conv5"
@@ -263,6 +265,14 @@ def test_vgg16_has_no_small_stem():
         check_architecture("vgg16", 64, 2, "small", True)
     with pytest.raises(ValueError, match=r"^stem='cifar': choose one of imagenet$"):
         check_architecture("vgg16", 64, 2, "cifar", True)
+
+
+@pytest.mark.parametrize(("name", "version"), [("resnet50", 2), ("resnet34", 1), ("vgg16", 1)])
+def test_only_resnet50_v1_has_keras_layout(name, version):
+    with pytest.raises(ValueError, match=rf"^layout='keras': only resnet50 with resnet_version=1 has it, not {name} v"):
+        check_architecture(name, 64, version, "imagenet", True, layout="keras")
+    with pytest.raises(ValueError, match=r"^layout='caffe': choose one of tensorflow, keras$"):
+        check_architecture(name, 64, version, "imagenet", True, layout="caffe")
 
 
 def test_describe_lists_endpoints():

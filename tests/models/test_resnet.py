@@ -125,9 +125,9 @@ def convolve(x, kernel, stride):
     return np.einsum("hwcij,ijcd->hwd", windows, kernel)
 
 
-def pool(x):
-    """3x3 stride 2 max over the pixels there are; windows start at 0 in even pictures, else at -1 (SAME)."""
-    before = [side % 2 for side in x.shape[:2]]
+def pool(x, layout):
+    """3x3 stride 2 max over the pixels there are; windows start at -1, but in even pictures of SAME at 0."""
+    before = [1 if layout == "keras" else side % 2 for side in x.shape[:2]]
     padded = np.pad(x, [(before[0], 2), (before[1], 2), (0, 0)], constant_values=-np.inf)
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(0, 1))[::2, ::2]
     return windows.max(axis=(-2, -1))[: -(-x.shape[0] // 2), : -(-x.shape[1] // 2)]
@@ -158,7 +158,7 @@ class Reference:
         x = (image - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
         x = self.conv(x, "conv1_conv", 2 if stem == "imagenet" else 1)
         x = np.maximum(self.norm(x, "conv1_bn"), 0) if version == 1 else x
-        x = pool(x) if stem == "imagenet" else x
+        x = pool(x, self.architecture["layout"]) if stem == "imagenet" else x
         # In v2 `x` is the sum before any activation; an endpoint is its norm and ReLU.
         found = {"conv1": x if version == 1 else np.maximum(self.norm(x, "conv1_bn"), 0)}
         for stage, units in zip(("conv2", "conv3", "conv4", "conv5"), DEPTHS[name], strict=True):
@@ -171,6 +171,8 @@ class Reference:
         return found
 
     def strides(self, stride):
+        if self.architecture["layout"] == "keras":
+            return stride, 1, 1
         return (1, stride, 1) if self.architecture["name"] == "resnet50" else (stride, 1)
 
     def unit_v1(self, x, label, _, stride):
@@ -210,7 +212,19 @@ class Reference:
     ],
 )
 def test_endpoints_equal_a_float64_network(version, name, stem, size, batch_norm):
-    backbone = build_backbone(name, width=3, resnet_version=version, stem=stem, batch_norm=batch_norm)
+    assert_equals_the_reference(
+        build_backbone(name, width=3, resnet_version=version, stem=stem, batch_norm=batch_norm), size
+    )
+
+
+# 62 and 45: the pool meets 31 and 23 (odd: SAME pads as Keras does), then 60: 30 (even, where the two differ).
+@pytest.mark.parametrize("size", [(62, 45), (60, 64)])
+@pytest.mark.parametrize("layout", ["tensorflow", "keras"])
+def test_resnet50_v1_strides_and_pads_as_its_layout_says(layout, size):
+    assert_equals_the_reference(build_backbone("resnet50", width=2, resnet_version=1, layout=layout), size)
+
+
+def assert_equals_the_reference(backbone, size):
     rng = np.random.default_rng(7)
     for weight in backbone.model.weights:  # a fresh norm is the identity: give it something to do
         if weight.name in ("gamma", "moving_variance"):
