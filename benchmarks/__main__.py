@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-MODULES = ("train_step", "input_pipeline", "knn")
+MODULES = ("train_step", "input_pipeline", "knn", "readout")
 
 if __name__ == "__main__":
     sys.exit(max(subprocess.run([sys.executable, "-m", f"benchmarks.{name}"]).returncode for name in MODULES))

@@ -21,7 +21,6 @@ def training_step(backbone, endpoints):
         lambda images: backbone.model(images, training=False),
         {endpoint: shapes[endpoint][1:] for endpoint in endpoints},
         CLASSES,
-        rows=np.arange(BATCH),
         pooling=POOLING,
     )
     readouts.compile(keras.optimizers.SGD(0.01, momentum=0.9))

@@ -57,9 +57,7 @@ def augmentation_for(kind: str, image_size: int, overrides: DataConfig | None = 
     return _with(default, overrides)
 
 
-def transfer_augmentation(
-    kind: str, image_size: int, patch: bool, overrides: DataConfig | None = None
-) -> Augmentation:
+def transfer_augmentation(kind: str, image_size: int, patch: bool, overrides: DataConfig | None = None) -> Augmentation:
     """What readouts and fine-tuning train on (supplement B.1): crops as in training, or patches, mirrored; no colour.
 
     `patch`: short side to 256, a 224 px patch of it (AlexNet on ImageNet, and everything on Places). Digits, which are

@@ -51,31 +51,34 @@ def training_batches(
     workers: int = 0,
     shard: tuple[int, int] = (0, 1),
     epoch_rows: np.ndarray | None = None,
+    rows: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """Batches of steps `first_step`, `first_step` + 1, ... without end.
 
     `views`: how a picture is changed; several of them make a batch with `views`.  `shard` (i, n): this pipeline gives
-    part i of n of each batch, B = batch_size / n.  `workers` 0: automatic.  `epoch_rows` [n]: the rows of the epoch
-    that `first_step` lies in, in their order and as often as they come (n need not be N); its batches are all there
-    are.  Raises FlagError for a batch that does not fit.
+    part i of n of each batch, B = batch_size / n.  `workers` 0: automatic.  `rows` [n]: those of the split that there
+    are, in every epoch; n takes the place of N.  `epoch_rows` [N]: the rows of the epoch that `first_step` lies in, in
+    their order and as often as they come; its batches are all there are.  Raises FlagError for a batch that does not
+    fit.
     """
-    size = split.size if epoch_rows is None else len(epoch_rows)
+    size = split.size if rows is None else len(rows)
     per_epoch = steps_per_epoch(split, batch_size, size)
     part = _part(batch_size, shard)
     first_epoch, first_place = divmod(first_step, per_epoch)
     if epoch_rows is not None:
         chosen = np.asarray(epoch_rows, np.int64)[: per_epoch * batch_size]
         table = (chosen, occurrences(chosen))
-        rows, turns = (part_of.reshape(per_epoch, batch_size)[first_place:, part] for part_of in table)
+        taken, turns = (part_of.reshape(per_epoch, batch_size)[first_place:, part] for part_of in table)
         with tf.device("/CPU:0"):
-            steps = tf.data.Dataset.from_tensor_slices((np.full(len(rows), first_epoch), rows, turns))
+            steps = tf.data.Dataset.from_tensor_slices((np.full(len(taken), first_epoch), taken, turns))
             return _training_views(split, steps, views, seed, workers)
 
     @_as_it_is
     def epoch_steps(epoch):
-        order = draws.epoch_order(seed, epoch, split.size)[: per_epoch * batch_size]
-        rows = tf.reshape(order, [per_epoch, batch_size])[:, part]
-        return tf.data.Dataset.from_tensor_slices((tf.fill([per_epoch], epoch), rows))
+        order = draws.epoch_order(seed, epoch, size)[: per_epoch * batch_size]
+        order = order if rows is None else tf.gather(tf.constant(rows, tf.int64), order)
+        taken = tf.reshape(order, [per_epoch, batch_size])[:, part]
+        return tf.data.Dataset.from_tensor_slices((tf.fill([per_epoch], epoch), taken))
 
     with tf.device("/CPU:0"):
         steps = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max).flat_map(epoch_steps).skip(first_place)

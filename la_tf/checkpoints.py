@@ -67,7 +67,7 @@ def chosen(model_dir, step=None):
 
 
 def fill(weights, checkpoint):
-    """Gives every one of `weights` the value it has in a checkpoint folder; raises UserError naming one that has none."""
+    """Gives each of `weights` its value in a checkpoint folder; raises UserError naming one that has none there."""
     with read_arrays(checkpoint) as arrays:
         for weight in weights:
             if weight.path not in arrays.files:

@@ -132,8 +132,8 @@ class Evaluation:
         other = self.subject.facts.get("backbone") in PATCH_BACKBONES or self.own is False
         return chosen or ("patch" if other else "area")
 
-    def training_batches(self, context, batch_size):
-        """Yields augmented batches of the rows of `context`, an InputContext."""
+    def training_batches(self, rows, batch_size, first_step):
+        """Yields augmented batches of `rows` without end, from a step on."""
         from data import pipeline
 
         return self.bad_images("train").watch(
@@ -142,9 +142,9 @@ class Evaluation:
                 self.augmentation,
                 batch_size,
                 self.protocol.seed,
-                first_step=context.first_step,
+                first_step=first_step,
                 workers=self.config.data.workers,
-                epoch_rows=context.epoch_rows,
+                rows=rows,
             )
         )
 

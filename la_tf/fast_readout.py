@@ -19,7 +19,7 @@ from la_tf.readout_pooling import feature_count
 
 MEMORY = max(2**30, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4)  # bytes: a quarter of what there is
 LBFGS_VECTORS = 25  # float64 copies of the weights that SciPy's L-BFGS keeps: ten pairs, and five to work with
-TOLERANCE = 1e-6  # largest entry of the gradient at the solution, for features of variance 1
+TOLERANCE = 1e-5  # largest entry of the gradient where the solver ends, for features of unit scale
 ITERATIONS = 1000
 
 
@@ -58,14 +58,15 @@ def solve(model, batches, pictures, memory=MEMORY, iterations=ITERATIONS):
     classes = next(iter(model.readouts.values())).units
     check_memory(pictures, model.shapes, model.pooling, classes, memory)
     features, labels = cached_features(model, batches, pictures)
-    if len(np.unique(labels)) < 2:
-        raise UserError(f"--fast: needs training pictures of two classes at least, found {len(np.unique(labels))}")
     shown = np.unique(labels)
+    if len(shown) < 2:
+        raise UserError(f"--fast: needs training pictures of two classes at least, found {len(shown)}")
     solutions = {}
     for endpoint, readout in model.readouts.items():
         # In float32 the loss stops falling long before its gradient is 0. Taken out, the cached ones give way.
-        exact = features.pop(endpoint).astype(np.float64)
-        kernel, bias, solutions[endpoint] = _solve_one(exact, labels, model.weight_decay, iterations)
+        kernel, bias, solutions[endpoint] = _solve_one(
+            features.pop(endpoint).astype(np.float64), labels, model.weight_decay, iterations
+        )
         # A class without pictures is best never told.
         of_all = np.zeros(readout.kernel.shape), np.full(readout.bias.shape, -np.inf)
         of_all[0][:, shown], of_all[1][shown] = kernel, bias

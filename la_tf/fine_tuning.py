@@ -3,40 +3,30 @@
 import keras
 import tensorflow as tf
 
-from data.draws import epoch_order_numpy
 from la_tf.trainable import Trainable, decayed_kernels, mean_over, weight_decay_loss
 
 DROPS = (3 / 7, 6 / 7)  # of the length, where the rate falls by ten: Wu et al.'s epochs 30 and 60 of 70
 
 
 class Classifier(Trainable):
-    """A network with a linear layer on its pooled features, which all learn from the labels of `rows`.
+    """A network with a linear layer on its pooled features; all of it learns. `network`: pictures -> maps or rows."""
 
-    `network`: pictures -> `[B, h, w, C]` or `[B, C]`. `rows` `[n]` are those of the train split that have labels.
-    """
-
-    def __init__(self, network, classes, *, rows, weight_decay=1e-4, seed=0, name="classifier"):
+    def __init__(self, network, classes, *, weight_decay=1e-4, name="classifier"):
         super().__init__(name=name)
         features = network.output
         if len(features.shape) == 4:
             features = keras.layers.GlobalAveragePooling2D(name="pool", dtype="float32")(features)
         logits = keras.layers.Dense(classes, name="classes", dtype="float32")(features)
         self.network = keras.Model(network.inputs, logits)
-        self.rows = rows
         self.weight_decay = weight_decay
-        self.seed = seed
         self.accuracy = keras.metrics.Mean(name="accuracy")
 
     def call(self, images, training=False):
         """Returns the logits `[B, classes]` of `images` `[B, H, W, 3]` in [0, 1]."""
         return self.network(images, training=training)
 
-    def epoch_rows(self, epoch):
-        """Returns the labelled rows in an order that is a function of (seed, epoch)."""
-        return self.rows[epoch_order_numpy(self.seed, epoch, len(self.rows))]
-
     def train_step(self, batch):
-        """Takes one step on the cross-entropy and the decay of the kernels; pictures that are not valid do not count."""
+        """Takes one step on cross-entropy and decay of the kernels; pictures that are not valid do not count."""
         counted = batch["valid"] & (batch["label"] >= 0)
         labels = tf.maximum(batch["label"], 0)
         with tf.GradientTape() as tape:
@@ -58,10 +48,9 @@ class Classifier(Trainable):
 
 
 def training_steps(pictures, batch_size, epochs, least_steps):
-    """Returns (steps an epoch, steps in all, steps at which the rate drops) for `pictures` labelled ones.
+    """Returns (steps in all, steps at which the rate drops) for so many labelled pictures.
 
-    The batch is as large as there are pictures where they are fewer. Few labels get `least_steps` all the same.
+    Few labels get `least_steps` all the same.
     """
-    per_epoch = pictures // min(batch_size, pictures)
-    total = max(epochs * per_epoch, least_steps)
-    return per_epoch, total, [round(total * part) for part in DROPS]
+    total = max(epochs * (pictures // batch_size), least_steps)
+    return total, [round(total * part) for part in DROPS]

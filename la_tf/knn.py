@@ -72,7 +72,7 @@ def judge(embed, batches, bank, labels, *, classes, neighbors=200, tau=0.07, rep
             waiting.clear()
             votes = _votes(queries, bank, labels, neighbors, tau, classes)
             scores.add(votes, truth)
-            if report:
+            if report is not None:
                 report(indices, truth, *decide(votes))
 
     for batch in batches:

@@ -6,7 +6,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from data import draws
 from data.errors import UserError
 from la_tf.readout_pooling import feature_count, pool
 from la_tf.schedules import Saturation
@@ -17,13 +16,11 @@ class LinearReadouts(Trainable):
     """A linear classifier on each endpoint of a network that stays as it is; each is what it would be alone.
 
     `features`: images `[B, H, W, 3]` -> `{endpoint: [B, h, w, C] or [B, C]}` in inference mode, and `shapes` those of
-    the endpoints without the batch. `rows` `[n]` are the training pictures; those without a label are not learned
-    from. The network's weights are not among the model's. Raises UserError for fewer than two classes.
+    the endpoints without the batch. The network's weights are not among the model's. Pictures without a label are not
+    learned from. Raises UserError for fewer than two classes.
     """
 
-    def __init__(
-        self, features, shapes, classes, *, rows, pooling="9k", weight_decay=1e-4, seed=0, name="linear_readouts"
-    ):
+    def __init__(self, features, shapes, classes, *, pooling="9k", weight_decay=1e-4, name="linear_readouts"):
         super().__init__(name=name)
         if classes < 2:
             raise UserError(f"a linear readout needs labels of at least 2 classes, the data set has {classes}")
@@ -31,11 +28,11 @@ class LinearReadouts(Trainable):
         self.shapes = {endpoint: tuple(shape) for endpoint, shape in shapes.items()}
         self.pooling = pooling
         self.weight_decay = weight_decay
-        self.seed = seed
-        self.rows = np.asarray(rows, np.int64)
         # The problem is convex: it needs no random start.
         self.readouts = {
-            endpoint: keras.layers.Dense(classes, kernel_initializer="zeros", dtype="float32", name=endpoint)
+            endpoint: keras.layers.Dense(
+                classes, kernel_initializer="zeros", dtype="float32", name=endpoint.replace("/", "_")
+            )
             for endpoint in shapes
         }
         for endpoint, readout in self.readouts.items():
@@ -69,10 +66,6 @@ class LinearReadouts(Trainable):
         return self.classify(self.pooled(images))
 
     # -- training -----------------------------------------------------------------------------------------------------
-
-    def epoch_rows(self, epoch):
-        """Returns the training rows in the order of that epoch."""
-        return self.rows[draws.epoch_order_numpy(self.seed, epoch, len(self.rows))]
 
     def begin_epoch(self, epoch):
         """Tells the learning rate of each readout."""

@@ -9,7 +9,7 @@ than its product, and the bank may be a file (np.memmap) that no tensor has to h
 import numpy as np
 
 QUERIES = 1024  # a pass over the bank
-BLOCK = 2048  # rows: with QUERIES, 8 MB of similarities, which stay in the processor's cache until they are compared
+BLOCK = 8192  # rows: large enough for the product to run at full speed, small enough to be compared from the cache
 SAMPLE = 8192  # rows that give the first bound
 LEAST_ROOM = 256  # for new candidates of each query; they are thinned out when it is full
 NOBODY = np.iinfo(np.int64).max  # the key of an empty place: row -1, similarity NaN
@@ -21,7 +21,7 @@ def nearest_rows(queries, bank, neighbors, eligible=None):
     queries are `[Q, D]`, bank is `[N, D]` (an array or np.memmap), eligible `[N]` bool tells which rows can be found;
     K is `neighbors`, or the number of eligible rows if that is less. Most similar first; of rows whose similarities
     are equal in float32 the lowest index. Rows whose similarity is not a number are nobody's neighbours: places left
-    over hold index -1 and NaN. Whatever Q and N, beside its arguments and results it takes about 100 MB.
+    over hold index -1 and NaN. Whatever Q and N, beside its arguments and results it takes 200 MB at most.
     """
     queries, bank = np.asarray(queries, np.float32), np.asarray(bank)
     rows = np.arange(len(bank)) if eligible is None else np.flatnonzero(eligible)

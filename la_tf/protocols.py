@@ -8,6 +8,7 @@ import sys
 
 import keras
 import numpy as np
+import tensorflow as tf
 from tqdm import tqdm
 
 from data.errors import FlagError, UserError
@@ -85,19 +86,19 @@ def linear_readouts(evaluation):
             subject.features,
             {endpoint: shapes[endpoint] for endpoint in evaluation.endpoints(shapes)},
             evaluation.dataset.class_count,
-            rows=rows,
             pooling=config.pooling,
             weight_decay=config.weight_decay,
-            seed=config.seed,
         )
         model.compile(keras.optimizers.SGD(config.learning_rate, momentum=config.momentum))
         return model
 
     if config.fast:
-        model, told = readouts(), {}
+        model = readouts()
         batches = with_progress(evaluation.central_batches("train", rows), len(rows), "features")
-        for endpoint, solution in fast_readout.solve(model, batches, len(rows)).items():
-            told[endpoint] = {"iterations": solution.iterations, "converged": solution.converged}
+        solutions = fast_readout.solve(model, batches, len(rows))
+        if warning := fast_readout.warning(solutions):
+            print(f"warning: {warning}", file=sys.stderr)
+        told = {endpoint: solution._asdict() for endpoint, solution in solutions.items()}
     else:
         model, epochs = trained_readouts(evaluation, readouts, rows)
         told = {endpoint: {"epochs": epochs} for endpoint in model.readouts}
@@ -115,7 +116,7 @@ def trained_readouts(evaluation, readouts, rows):
     if monitored == "validation" and not len(evaluation.validation_rows):
         raise FlagError("--validation_fraction=0: no slice is left to tell saturation by")
     batch_size = evaluation.config.data.batch_size
-    per_epoch = steps_per_epoch(evaluation.train, batch_size, len(rows))
+    steps = config.epochs * steps_per_epoch(evaluation.train, batch_size, len(rows))
     estimator = Estimator(readouts, RunConfig(str(evaluation.folder), config.seed, keep_checkpoint_max=1))
     endpoints = list(estimator.model.readouts)
     hooks = [EachPlateau(endpoints, config.patience, monitor=monitored)]
@@ -125,10 +126,8 @@ def trained_readouts(evaluation, readouts, rows):
         evaluate=lambda model, batches: linear_probe.accuracies(model, batches, monitored),
         name=monitored,
     )
-    steps, shown = config.epochs * per_epoch, f"{monitored}_{endpoints[-1]}"
-    metrics = estimator.train(
-        train_spec(evaluation, evaluation.folder, batch_size, per_epoch, steps, hooks, monitor, shown)
-    )
+    shown = f"{monitored}_{endpoints[-1]}"
+    metrics = estimator.train(train_spec(evaluation, evaluation.folder, rows, batch_size, steps, hooks, monitor, shown))
     return estimator.model, metrics["epoch"] + 1
 
 
@@ -154,36 +153,34 @@ def fine_tuned(evaluation, rows, start, name):
     if kept.exists():
         return model_dir.read_json(kept)
     batch_size = min(evaluation.config.data.batch_size, len(rows))
-    per_epoch, steps, drops = fine_tuning.training_steps(len(rows), batch_size, config.epochs, config.least_steps)
+    steps, drops = fine_tuning.training_steps(len(rows), batch_size, config.epochs, config.least_steps)
     learning_rate = config.learning_rate if start == "pretrained" else config.scratch_learning_rate
 
     def classifier():
         model = Classifier(
             evaluation.subject.network(pretrained=start == "pretrained"),
             evaluation.dataset.class_count,
-            rows=rows,
             weight_decay=config.weight_decay,
-            seed=config.seed,
         )
         rate = schedules.by_step("steps", learning_rate, steps, drops)
         model.compile(keras.optimizers.SGD(rate, momentum=config.momentum))
         return model
 
     estimator = Estimator(classifier, RunConfig(str(folder), config.seed, keep_checkpoint_max=1))
-    estimator.train(train_spec(evaluation, folder, batch_size, per_epoch, steps))
-    scores = linear_probe.score(lambda images: {"classes": estimator.model(images)}, evaluation.scored_batches())[
-        "classes"
-    ]
+    estimator.train(train_spec(evaluation, folder, rows, batch_size, steps))
+    logits = tf.function(lambda images: {"classes": estimator.model(images)}, reduce_retracing=True)
+    scores = linear_probe.score(logits, evaluation.scored_batches())["classes"]
     model_dir.write_json(kept, scores)
     shutil.rmtree(folder / "checkpoints")  # large, and of no more use
     keras.backend.clear_session()
     return scores
 
 
-def train_spec(evaluation, folder, batch_size, per_epoch, steps, hooks=(), monitor=None, shown="accuracy"):
-    """Returns what to train: augmented views of the rows that the model asks for, with metrics file and progress."""
+def train_spec(evaluation, folder, rows, batch_size, steps, hooks=(), monitor=None, shown="accuracy"):
+    """Returns what to train on: augmented views of `rows`, with metrics file and progress in `folder`."""
+    per_epoch = steps_per_epoch(evaluation.train, batch_size, len(rows))
     return TrainSpec(
-        input_fn=lambda mode, context: evaluation.training_batches(context, batch_size),
+        input_fn=lambda mode, context: evaluation.training_batches(rows, batch_size, context.first_step),
         max_steps=steps,
         steps_per_epoch=per_epoch,
         hooks=(

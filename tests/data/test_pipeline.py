@@ -351,6 +351,24 @@ def test_an_epoch_of_chosen_rows_goes_on_in_its_middle_and_can_be_shared_out(set
     assert_same(second, whole, slice(BATCH // 2, None))
 
 
+@pytest.mark.parametrize("kind", ["in memory", "files"])
+def test_a_part_of_the_rows_has_epochs_of_its_own_and_the_same_views(sets, first_batches, kind):
+    split, size = sets(kind, False)
+    rows = np.array([0, 2, 3, 4, 5, 7, 8, 9])  # of 8 two do not fill a batch of 3
+    got = training(split, size, 5, batch_size=3, rows=rows)
+    for step, batch in enumerate(got):
+        epoch, place = divmod(step, 2)
+        order = rows[epoch_order_numpy(SEED, epoch, len(rows))]
+        assert batch["index"].tolist() == order[place * 3 : place * 3 + 3].tolist()
+    whole = by_index(first_batches(kind, False)[:2])  # of the first epoch too
+    for index, image in by_index(got[:2]).items():
+        if index in whole:
+            np.testing.assert_array_equal(image, whole[index])
+    assert_same(training(split, size, 2, batch_size=3, rows=rows, first_step=3), got[3:])
+    with pytest.raises(FlagError, match=r"^--batch_size=9: larger than the 8 pictures"):
+        training(split, size, 1, batch_size=9, rows=rows)
+
+
 # --- evaluation ----------------------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,5 @@
 """The solved readouts: their gradient in float64 NumPy, what is left out, what is refused."""
 
-import re
-
 import keras
 import numpy as np
 import pytest
@@ -26,7 +24,7 @@ def features_numpy(images):
 
 
 def readouts(classes, weight_decay=1e-3):
-    model = LinearReadouts(network, SHAPES, classes, rows=[0], weight_decay=weight_decay)
+    model = LinearReadouts(network, SHAPES, classes, weight_decay=weight_decay)
     model.compile(keras.optimizers.SGD(0.05, momentum=0.9))
     return model
 
@@ -70,7 +68,9 @@ def test_the_gradient_of_the_objective_is_zero(classes, weight_decay):
     solutions = fast_readout.solve(model, batches(images, labels), 300)
     assert fast_readout.warning(solutions) is None
     for name, features in features_numpy(images).items():
-        assert objective(model.readouts[name], features, labels, weight_decay)[1] < 3e-5, name
+        assert objective(model.readouts[name], features, labels, weight_decay)[1] < 2e-4, (
+            name
+        )  # where all weights are 0 it is about 2
         assert solutions[name].converged and solutions[name].iterations > 3
 
 
@@ -107,10 +107,12 @@ def test_a_class_without_pictures_is_never_told():
     images, labels = pictures(120, 3)
     labels = np.array([0, 2, 3])[labels]
     fast_readout.solve(model, batches(images, labels), 120)
-    assert set(model(images)["whole"].numpy().argmax(axis=1)) == {0, 2, 3}
+    p = tf.nn.softmax(model(images)["whole"]).numpy()
+    assert not p[:, 1].any() and set(p.argmax(axis=1)) == {0, 2, 3}
     found = model.score(batches(images, labels))["whole"]
-    logits = features_numpy(images)["whole"] @ model.readouts["whole"].kernel.numpy() + model.readouts["whole"].bias
-    assert found["top1"] == np.mean(logits.numpy().argmax(axis=1) == labels) > 0.6
+    kernel, bias = (weight.numpy() for weight in model.readouts["whole"].weights)
+    told = (features_numpy(images)["whole"] @ kernel + bias).argmax(axis=1)
+    assert found["top1"] == np.mean(told == labels) > 0.6
 
 
 def test_one_class_alone_is_refused():
@@ -132,15 +134,14 @@ def test_features_that_do_not_fit_are_refused_before_any_picture_is_read():
         yield
 
     maps = {"conv1": (56, 56, 64), "vector": (5,)}
-    model = LinearReadouts(network, maps, 10, rows=[0])
-    needed = 4 * 50_000 * (9216 + 5)  # the features, and what the solver keeps besides
+    model = LinearReadouts(network, maps, 10)
+    needed = 4 * 50_000 * (9216 + 5) + 8 * 50_000 * 9216  # in float32, and the larger once more in float64
     with pytest.raises(UserError) as error:
-        fast_readout.solve(model, unread(), 50_000, memory=needed)
-    message = str(error.value)
-    assert message.startswith(
-        "--fast: the features of 50,000 pictures take 1.9 GB with --pooling=9k, more than the 1.8 "
+        fast_readout.solve(model, unread(), 50_000, memory=needed)  # the solver needs something as well
+    assert str(error.value) == (
+        "--fast: the features of 50,000 pictures take 5.5 GB with --pooling=9k, more than the 5.5 GB set apart for "
+        "them: leave out --fast, or set --pooling=global (0.0 GB)"
     )
-    assert re.search(r"leave out --fast, or set --pooling=global \(0.0 GB\)$", message)
     fast_readout.check_memory(50_000, maps, "9k", 10, memory=needed * 1.1)
-    with pytest.raises(UserError, match="leave out --fast$"):
+    with pytest.raises(UserError, match=r"leave out --fast$"):
         fast_readout.check_memory(50_000, maps, "global", 10, memory=1e6)

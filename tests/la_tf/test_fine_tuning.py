@@ -1,4 +1,4 @@
-"""Fine-tuning: a step against float64 NumPy, which rows it learns from, and how long."""
+"""Fine-tuning: a step against float64 NumPy, and how long it goes on."""
 
 import keras
 import numpy as np
@@ -42,7 +42,7 @@ def by_hand(images, labels, counted, kernel, head, bias):
 
 def test_two_steps_are_those_of_float64_and_pictures_without_label_or_pixels_do_not_count():
     rng = np.random.default_rng(0)
-    model = Classifier(tiny_network(), 3, rows=np.arange(5), weight_decay=DECAY)
+    model = Classifier(tiny_network(), 3, weight_decay=DECAY)
     model.compile(keras.optimizers.SGD(RATE, momentum=MOMENTUM))
     batch = batch_of(rng, [True, True, False, True, True], [0, 2, 1, -1, 1])
     counted = np.array([True, True, False, False, True])
@@ -62,26 +62,16 @@ def test_two_steps_are_those_of_float64_and_pictures_without_label_or_pixels_do_
 def test_features_that_are_no_map_are_taken_as_they_are():
     image = keras.Input((2, 2, 3))
     network = keras.Model(image, keras.layers.Dense(5)(keras.layers.Flatten()(image)))
-    assert Classifier(network, 3, rows=np.arange(2))(tf.zeros([4, 2, 2, 3])).shape == (4, 3)
-
-
-def test_an_epoch_takes_each_labelled_row_once_in_an_order_of_its_own():
-    rows = np.array([3, 8, 11, 40, 41, 77])
-    model = Classifier(tiny_network(), 2, rows=rows, seed=5)
-    epochs = [model.epoch_rows(epoch) for epoch in range(6)]
-    assert all(sorted(epoch) == rows.tolist() for epoch in epochs)
-    assert len({tuple(epoch) for epoch in epochs}) > 1
-    again = Classifier(tiny_network(), 2, rows=rows, seed=5)
-    assert [again.epoch_rows(epoch).tolist() for epoch in range(6)] == [epoch.tolist() for epoch in epochs]
+    assert Classifier(network, 3)(tf.zeros([4, 2, 2, 3])).shape == (4, 3)
 
 
 @pytest.mark.parametrize(
     ("pictures", "batch", "epochs", "least", "wanted"),
     [
-        (1000, 128, 70, 0, (7, 490, [210, 420])),  # 30 and 60 of 70 epochs
-        (14, 128, 70, 0, (1, 70, [30, 60])),  # the batch is all there is
-        (14, 128, 70, 500, (1, 500, [214, 429])),
-        (1000, 128, 70, 500, (7, 500, [214, 429])),
+        (1000, 128, 70, 0, (490, [210, 420])),  # 30 and 60 of 70 epochs
+        (14, 14, 70, 0, (70, [30, 60])),
+        (14, 14, 70, 500, (500, [214, 429])),
+        (1000, 128, 70, 500, (500, [214, 429])),
     ],
 )
 def test_how_long_and_where_the_rate_drops(pictures, batch, epochs, least, wanted):

@@ -1,10 +1,14 @@
 """The kNN classifier against a brute-force search in float64 NumPy."""
 
+import csv
+import weakref
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from la_tf.knn import KnnEvaluation, embed, knn_votes
+from la_tf import knn
+from la_tf.knn import KnnEvaluation, PredictionsFile, embed, judge, knn_votes
 from la_tf.nearest_rows import QUERIES
 from tests.la_tf.reference import unit
 
@@ -83,6 +87,14 @@ def test_a_bank_without_any_label_is_refused():
     queries, bank, labels = case()
     with pytest.raises(ValueError, match="label"):
         knn_votes(queries, bank, np.full_like(labels, -1))
+
+
+def test_labels_that_do_not_fit_the_bank_or_the_classes_are_refused():
+    queries, bank, labels = case()
+    with pytest.raises(ValueError, match="120 rows, but there are 119 labels"):
+        knn_votes(queries, bank, labels[1:])
+    with pytest.raises(ValueError, match="label 4, but there are 4 classes"):
+        knn_votes(queries, bank, labels, classes=4)
 
 
 def test_classes_that_no_row_has_get_no_votes():
@@ -189,3 +201,76 @@ def test_as_long_as_no_row_has_a_vote_the_score_is_0_and_no_error():
     rows, labels = np.eye(D, dtype=np.float32)[:2], np.array([0, 1])
     evaluate = KnnEvaluation("score", labels, classes=2)
     assert evaluate(ModelWithBank(rows, np.zeros(2, bool)), batches_of(rows, labels, 2)) == {"score": 0.0}
+
+
+def first_numbers(images):
+    return tf.reshape(images, [tf.shape(images)[0], -1])[:, :D]
+
+
+class Report(list):
+    """Keeps what it is told, one tuple a picture."""
+
+    def __call__(self, *told):
+        self.extend(zip(*(part.tolist() for part in told), strict=True))
+
+
+@pytest.mark.parametrize("batch", [1, 7, 40, 100])  # against 32 queries a pass
+def test_a_stream_is_judged_and_told_picture_by_picture_in_its_order(monkeypatch, batch):
+    monkeypatch.setattr(knn, "QUERIES", 32)
+    queries, bank, labels = case(queries=90)
+    rng = np.random.default_rng(3)
+    truth, valid = rng.integers(-1, 5, size=90), rng.random(90) < 0.8
+    labels[::3] = -1
+    told = Report()
+    batches = batches_of(queries, truth, batch, valid)
+    scores = judge(first_numbers, batches, bank, labels, classes=5, neighbors=9, tau=0.1, report=told)
+
+    votes = brute_force(queries, bank, labels, 9, 0.1, 5)
+    best, share = votes.argmax(axis=1), votes.max(axis=1) / votes.sum(axis=1)
+    assert [entry[:3] for entry in told] == [(i, truth[i], best[i]) for i in np.flatnonzero(valid)]
+    np.testing.assert_allclose([entry[3] for entry in told], share[valid], rtol=1e-5)
+    judged = valid & (truth >= 0)
+    assert scores.top1 == pytest.approx((best == truth)[judged].mean())
+    assert scores.confidence_wrong == pytest.approx(share[judged & (best != truth)].mean(), rel=1e-5)
+    counts = scores.judged, scores.unlabelled, scores.unreadable
+    assert counts == (judged.sum(), (valid & (truth < 0)).sum(), (~valid).sum())
+
+
+def test_batches_share_a_pass_over_the_bank_but_are_not_kept_beyond_it(monkeypatch):
+    passes, alive, real = [], [], knn.nearest_rows
+    monkeypatch.setattr(knn, "QUERIES", 32)
+    monkeypatch.setattr(
+        knn, "nearest_rows", lambda queries, *a, **k: passes.append(len(queries)) or real(queries, *a, **k)
+    )
+    _, bank, labels = case()
+    rows, kept = np.zeros((1000, D), np.float32), []
+
+    def remembered(images):
+        found = np.array(first_numbers(images))
+        alive.append(weakref.ref(found))
+        kept.append(sum(array() is not None for array in alive))
+        return found
+
+    judge(remembered, batches_of(rows, np.zeros(1000, int), 10), bank, labels, classes=5)
+    assert passes == [30] * 33 + [10]
+    assert max(kept) <= 4
+
+
+def test_predictions_are_a_line_each(tmp_path):
+    with PredictionsFile(tmp_path / "predictions.csv", ["a.png", "b, c.png", "d.png"]) as predictions:
+        predictions.write(np.array([2, 1]), np.array([0, -1]), np.array([0, 3]), np.array([1.0, 0.25]))
+        predictions.write(np.array([0]), np.array([1]), np.array([1]), np.array([2 / 3]))
+    with open(tmp_path / "predictions.csv", newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file)) == [
+            ["index", "name", "truth", "predicted", "confidence"],
+            ["2", "d.png", "0", "0", "1.0000"],
+            ["1", "b, c.png", "-1", "3", "0.2500"],
+            ["0", "a.png", "1", "1", "0.6667"],
+        ]
+
+
+def test_an_embedding_that_is_not_a_number_is_wrong_and_counted():
+    queries, bank, labels = case()
+    queries[5] = np.nan
+    scores = judge(first_numbers, batches_of(queries, np.zeros(40, int), 16), bank, labels, classes=5)
+    assert (scores.unheard, scores.judged) == (1, 40)
