@@ -17,7 +17,7 @@ from la_tf.knn import knn_votes
 SIZE, DIMENSION, CLASSES = 1_281_167, 128, 1000  # N, D
 QUERIES, NEIGHBORS, TAU = 2048, 200, 0.07
 GEMM_QUERIES, GEMM_ROWS = 1024, 4096  # the fastest of the sizes tried for the bare product
-PLAIN_QUERIES, PLAIN_ROWS = 128, 200_000  # what plain NumPy is compared on
+PLAIN_QUERIES, PLAIN_ROWS = 256, 200_000  # what plain NumPy is compared on
 SPREAD = 1.0  # of the rows of a class around its centre: length of the difference
 
 

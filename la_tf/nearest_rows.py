@@ -11,7 +11,7 @@ import numpy as np
 QUERIES = 1024  # a pass over the bank
 BLOCK = 8192  # rows: large enough for the product to run at full speed, small enough to be compared from the cache
 SAMPLE = 8192  # rows that give the first bound
-LEAST_ROOM = 256  # for new candidates of each query; they are thinned out when it is full
+LEAST_ROOM = 1024  # for new candidates of each query; they are thinned out when it is full
 NOBODY = np.iinfo(np.int64).max  # the key of an empty place: row -1, similarity NaN
 
 
@@ -65,7 +65,7 @@ def _first_bound(queries, bank, rows, count):
     distance = -queries @ sample.T
     distance.partition(count - 1, axis=1)  # in this direction NaN comes last
     # Another product may round the same similarity differently: by D * epsilon * the lengths at most.
-    lengths = np.linalg.norm(queries, axis=1) * np.fmax.reduce(np.linalg.norm(sample, axis=1))
+    lengths = np.linalg.norm(queries, axis=1) * np.linalg.norm(sample, axis=1).max()
     slack = queries.shape[1] * np.finfo(np.float32).eps * lengths
     below = np.nextafter(-distance[:, count - 1] - slack, np.float32(-np.inf))
     return np.fmax(below, np.float32(-np.inf))  # NaN is no bound
@@ -106,7 +106,6 @@ class _Nearest:
     def thin_out(self):
         """Keeps the best `count` of each query and raises the bound to the last of them."""
         self.keys.partition(self.count - 1, axis=1)
-        self.keys[:, self.count :] = NOBODY
         np.minimum(self.used, self.count, out=self.used)
         np.fmax(self.bound, _similarities(self.keys[:, self.count - 1]), out=self.bound)  # NaN: not `count` yet
 

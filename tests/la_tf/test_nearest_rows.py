@@ -100,15 +100,21 @@ def test_neither_ties_nor_a_flood_of_candidates_take_memory_for_the_whole_bank(m
     assert peak < 0.2 * 64 * 40_000 * 4  # float32 similarities of 64 x 40,000
 
 
-def test_rows_of_any_length_are_found_though_the_sample_rounds_otherwise():
-    # Few different rows, many times over: a bound of the sample's that is too high by one bit would lose them all.
-    rng = np.random.default_rng(1)
-    different = (unit(rng.standard_normal((12, 37))) * 300).astype(np.float32)
-    bank = different[rng.integers(12, size=30_000)]
-    queries = (unit(rng.standard_normal((70, 37))) * 0.01).astype(np.float32)
-    similarities, rows = nearest_rows(queries, bank, 3_000)
-    assert (rows >= 0).all()
-    np.testing.assert_allclose(similarities, by_sorting(queries, bank, 3_000)[0], rtol=0, atol=1e-5)
+@pytest.mark.parametrize("length", [0.01, 1.0, 300.0])
+def test_no_row_is_lost_where_the_products_with_the_blocks_round_lower_than_the_one_with_the_sample(
+    small, monkeypatch, length
+):
+    rows_of = module._rows_of
+    monkeypatch.setattr(
+        module, "_rows_of", lambda bank, rows: rows_of(bank, rows) * np.float32(1 if len(rows) == 16 else 1 - 2e-7)
+    )
+    bank = (unit(np.ones((60, 37))) * length).astype(np.float32)
+    assert nearest_rows(bank[:2], bank, 12)[1].tolist() == [list(range(12))] * 2
+
+
+def test_zeros_are_equal_whatever_their_sign():
+    first, second = module._keys(np.array([-0.0, 0.0], np.float32), np.array([3, 5]))
+    assert first < second
 
 
 def test_similarities_come_in_descending_order_negative_ones_included(small):
@@ -119,16 +125,17 @@ def test_similarities_come_in_descending_order_negative_ones_included(small):
     np.testing.assert_allclose(similarities, np.take_along_axis(queries @ bank.T, rows, axis=1), atol=1e-6)
 
 
-def test_what_is_not_a_number_is_nobodys_neighbour_and_has_none(small):
+@pytest.mark.parametrize("neighbors", [10, 30])  # fewer numbers in the sample, in the bank
+def test_what_is_not_a_number_is_nobodys_neighbour_and_has_none(small, neighbors):
     rng = np.random.default_rng(3)
     queries, bank = whole_numbers(rng, 4, 5), whole_numbers(rng, 60, 5)
     broken = rng.random(60) < 0.7
     bank[broken] = np.nan
     queries[2] = np.nan
-    similarities, rows = nearest_rows(queries, bank, 30)
-    expected = by_sorting(np.nan_to_num(queries), np.nan_to_num(bank), 30, ~broken)
-    others, fine = [0, 1, 3], (~broken).sum()
-    assert fine < 30
+    similarities, rows = nearest_rows(queries, bank, neighbors)
+    expected = by_sorting(np.nan_to_num(queries), np.nan_to_num(bank), neighbors, ~broken)
+    others, fine = [0, 1, 3], min(neighbors, (~broken).sum())
+    assert 10 <= fine < 30
     assert_same((similarities[others, :fine], rows[others, :fine]), tuple(part[others] for part in expected))
     assert (rows[:, fine:] == -1).all() and np.isnan(similarities[:, fine:]).all()
     assert (rows[2] == -1).all() and np.isnan(similarities[2]).all()
