@@ -151,29 +151,42 @@ def _percents(texts):
 
 def table(record):
     """Returns the results of a record as a table for people."""
-    found, dataset = record["results"], record["dataset"]
-    marks = " (which it was selected on)" if record["selected_on"] == record["split"] else ""
-    title = f"{dataset['spec']}, {record['split']} split{marks}"
-    if record["protocol"] == "knn":
-        settings = record["settings"]
-        title += f": K = {settings['neighbors']}, tau = {settings['tau']:g}, {settings['bank']} bank"
-        rows = [(name, value) for name, value in found.items() if isinstance(value, int | float)]
-        shown = tabulate(rows, tablefmt="plain", floatfmt=".4f")
-        per_class = sorted(found["per_class"].items(), key=lambda entry: entry[1]["top1"])
-        worst = ", ".join(f"{name} {entry['top1']:.3f}" for name, entry in per_class[:3])
-        return f"{title}\n{shown}\nworst classes: {worst}"
-    if record["protocol"] == "linear":
-        columns = ("features", "top1", "top5", "ten_crop_top1", "ten_crop_top5", "validation_top1", "epochs")
-        columns = [name for name in columns if any(name in scores for scores in found.values())]
-        rows = [[endpoint, *(scores.get(name) for name in columns)] for endpoint, scores in found.items()]
-        title += f": pooling {record['settings']['pooling']}{', solved' if record['settings']['fast'] else ''}"
-        return f"{title}\n{tabulate(rows, ['endpoint', *columns], floatfmt='.4f', intfmt=',')}"
-    columns = ("images", "pretrained top1", "from scratch top1")
+    dataset, chosen = record["dataset"], record["selected_on"] == record["split"]
+    title = f"{dataset['spec']}, {record['split']} split{' (which it was selected on)' if chosen else ''}: "
+    return title + TABLES[record["protocol"]](record["results"], record["settings"])
+
+
+def _knn_table(found, settings):
+    rows = [("top-1", found["top1"]), ("top-5", found["top5"]), ("mean over classes", found["class_mean"])]
+    rows += [(f"confidence, {which}", found[f"confidence_{which}"]) for which in ("right", "wrong")]
+    rows += [("pictures judged", found["judged"]), ("rows with a vote", found["bank_rows"])]
+    rows += [(name, found[name]) for name in ("unlabelled", "unreadable", "unheard") if found[name]]
+    worst = sorted(found["per_class"].items(), key=lambda entry: entry[1]["top1"])[:3]
+    rows.append(("worst classes", ", ".join(f"{name} {entry['top1']:.3f}" for name, entry in worst)))
+    shown = [(name, f"{value:.4f}" if isinstance(value, float) else value) for name, value in rows]
+    title = f"K = {settings['neighbors']}, tau = {settings['tau']:g}, {settings['bank']} bank"
+    return f"{title}\n{tabulate(shown, tablefmt='plain', disable_numparse=True)}"
+
+
+def _linear_table(found, settings):
+    columns = ("features", "top1", "top5", "ten_crop_top1", "ten_crop_top5", "validation_top1", "epochs", "iterations")
+    columns = [name for name in columns if any(name in scores for scores in found.values())]
+    rows = [[endpoint, *(scores.get(name) for name in columns)] for endpoint, scores in found.items()]
+    title = f"pooling {settings['pooling']}{', solved on central views' if settings['fast'] else ''}"
+    return f"{title}\n{tabulate(rows, ['endpoint', *columns], floatfmt='.4f', intfmt=',')}"
+
+
+def _finetune_table(found, settings):
     rows = [
         [f"{percent}%", entry["images"], entry["pretrained"]["top1"], entry["scratch"]["top1"]]
         for percent, entry in found.items()
     ]
-    return f"{title}\n{tabulate(rows, ['labels', *columns], floatfmt='.4f', intfmt=',')}"
+    columns = ("labels", "images", "fine-tuned top1", "from scratch top1")
+    title = f"learning rates {settings['learning_rate']:g} and {settings['scratch_learning_rate']:g}"
+    return f"{title}\n{tabulate(rows, columns, floatfmt='.4f', intfmt=',')}"
+
+
+TABLES = {"knn": _knn_table, "linear": _linear_table, "finetune": _finetune_table}
 
 
 def headline(record):

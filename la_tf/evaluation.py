@@ -36,8 +36,9 @@ class Evaluation:
         self.dataset = open_configured(config.data)
         self.train, self.test = self.dataset.train, self.dataset.test
         self._check_labels()
-        if getattr(self.protocol, "ten_crop", False) and self.train.kind == "digits":
-            raise FlagError("--ten_crop: digits are not cropped; leave it out")
+        for flag in ("ten_crop", "crops"):
+            if getattr(self.protocol, flag, None) and self.train.kind == "digits":
+                raise FlagError(f"--{flag}: digits are not cropped; leave it out")
         self.out = Path(config.out or config.subject.model_dir)
 
     def _check_labels(self):
@@ -127,8 +128,13 @@ class Evaluation:
 
     @property
     def crops(self):
-        """--crops; else patches for AlexNet and on any set but the network's own (as on Places), areas otherwise."""
+        """--crops; else patches for AlexNet and on any set but the network's own (as on Places), areas otherwise.
+
+        Digits are not cropped: "none".
+        """
         chosen = getattr(self.protocol, "crops", None)
+        if self.train.kind == "digits":
+            return "none"
         other = self.subject.facts.get("backbone") in PATCH_BACKBONES or self.own is False
         return chosen or ("patch" if other else "area")
 

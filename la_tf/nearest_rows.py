@@ -1,15 +1,15 @@
 """Exact search: the K rows of a bank that are most similar to each query, in bounded memory (section 4.2).
 
 The bank is worked through in blocks, one matrix product each. A query keeps a bound that its K-th best similarity is
-known to reach; of a block only what is above the bound is looked at, a row in ten thousand, so that the products are
-what the search costs. Plain NumPy: `tf.matmul` is as fast, but `tf.where` and `tf.math.top_k` over a block cost more
-than its product, and the bank may be a file (np.memmap) that no tensor has to hold.
+known to reach; of a block only what is above the bound is looked at, a few rows in a thousand, so that the products
+are most of what the search costs. Plain NumPy: `tf.matmul` is no faster, `tf.math.top_k` over each block costs several
+times its product, and the bank may be a file (np.memmap) that need not fit into a tensor.
 """
 
 import numpy as np
 
 QUERIES = 1024  # a pass over the bank
-BLOCK = 8192  # rows: large enough for the product to run at full speed, small enough to be compared from the cache
+BLOCK = 8192  # rows: with QUERIES, 32 MB of similarities; on a busy machine smaller products lose more than they save
 SAMPLE = 8192  # rows that give the first bound
 LEAST_ROOM = 1024  # for new candidates of each query; they are thinned out when it is full
 NOBODY = np.iinfo(np.int64).max  # the key of an empty place: row -1, similarity NaN
