@@ -150,7 +150,7 @@ class EvaluationConfig:
             settings = {name: settings[name] for name in ("pooling", "ten_crop", "fast", "weight_decay")}
         if self.name != "knn" and not settings.get("fast"):
             settings["batch_size"] = self.data.batch_size
-        if self.name == "linear":
+        if self.name == "linear" or self.split == "validation":
             settings["validation_fraction"] = self.data.validation_fraction
         return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
 

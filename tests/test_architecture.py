@@ -12,7 +12,7 @@ RUNNING_PART = {
     f"la_tf.{name}"
     for name in (
         "bundle", "callbacks", "checkpoints", "estimator", "exporters", "model_dir", "schedules", "specs",
-        "training_loop",
+        "trainable", "training_loop",
     )
 }  # fmt: skip
 FLAG_MODULES = {"data.flags", "la_tf.flags", "data.cli", "detection.flags"}
