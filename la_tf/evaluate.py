@@ -5,9 +5,12 @@ The protocol: knn, the weighted nearest neighbours; linear, a readout of every e
 with parts of the labels. The pictures: the run's own, or --dataset. One line is added to results.jsonl in the model_dir
 or in --out, for la_tf.report. What is chosen is chosen on a slice of the train split; the test split is read when all
 is done. The same command resumes an evaluation that was interrupted, or shows what a finished one came to.
+Pictures have the size that the network was made for, unless --image_size says otherwise; readouts and fine-tuning see
+them cropped and mirrored in their own colours, unless flags such as --jitter say otherwise.
 """
 
 import datetime
+import shutil
 import sys
 import time
 from dataclasses import fields
@@ -55,7 +58,7 @@ flags.DEFINE_list(
 flags.DEFINE_string("protocol", "knn", f"{_choices(PROTOCOLS)}.")
 flags.DEFINE_string("split", EvaluationConfig.split, f"{_choices(SPLITS)}: whose score is wanted.")
 flags.DEFINE_string("out", None, "Folder for results.jsonl. Default: the model_dir.")
-flags.DEFINE_integer("seed", None, "linear, finetune: of order, crops and the choice of labels. Default: 0.")
+flags.DEFINE_integer("seed", None, "linear, finetune: of order, crops, slice and the choice of labels. Default: 0.")
 
 flags.DEFINE_integer("neighbors", None, f"knn: K, how many neighbours vote. Default: {_KNN.neighbors}.")
 flags.DEFINE_float("tau", None, f"knn: temperature of the votes. Default: {_KNN.tau}.")
@@ -69,7 +72,11 @@ flags.DEFINE_string(
     f"Default: {_LINEAR.pooling}.",
 )
 flags.DEFINE_boolean("ten_crop", None, "linear: score ten crops of each picture as well. Default: no.")
-flags.DEFINE_boolean("fast", None, "linear: solve the readouts on features of central views. Default: no.")
+flags.DEFINE_boolean(
+    "fast",
+    None,
+    "linear: solve the readouts on central views; of the flags for training it reads --weight_decay alone.",
+)
 flags.DEFINE_string(
     "select_on", None, f"linear: {_choices(SPLITS)}: which saturation drops rates. Default: validation."
 )
@@ -100,11 +107,10 @@ def main():
 
     record = evaluation.finished()
     if record is None:
-        with model_dir.locked(evaluation.folder):
+        with model_dir.locked(evaluation.folder, "out", "wait for it"):
             started = time.monotonic()
             found = RUN[evaluation.config.name](evaluation)
             record = {
-                "id": evaluation.id,
                 **evaluation.record,
                 "results": found,
                 "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -112,7 +118,8 @@ def main():
                 "versions": model_dir.versions(),
                 "command": sys.argv[1:],
             }
-            results.append(evaluation.out, record)
+            record = results.append(evaluation.out, record)
+            shutil.rmtree(evaluation.folder / "checkpoints", ignore_errors=True)  # of readouts: they can be large
     else:
         print(f"{evaluation.folder} is finished; remove its line from results.jsonl to do it again", file=sys.stderr)
     print(table(record), file=sys.stderr)

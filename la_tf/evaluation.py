@@ -87,6 +87,22 @@ class Evaluation:
             return subject.of_export(chosen.export)
         return subject.of_foreign(chosen, self.config.data.image_size)
 
+    @cached_property
+    def shapes(self):
+        """{endpoint: its shape without the batch}; raises FlagError where pictures of this size are too small."""
+        import tensorflow as tf
+
+        picture = tf.zeros([1, self.image_size, self.image_size, 3])
+        try:
+            if self.config.name == "knn":  # an embedding may take one size alone
+                self.subject.embed(picture)
+            return {name: tuple(found.shape[1:]) for name, found in self.subject.features(picture).items()}
+        except (tf.errors.OpError, ValueError) as error:
+            raise FlagError(
+                f"--image_size={self.image_size}: the network cannot take such pictures; it was made for "
+                f"{self.subject.preprocessing.image_size} px"
+            ) from error
+
     @property
     def own(self):
         """Whether the network was trained on this train split; None where that is not known."""
@@ -102,8 +118,15 @@ class Evaluation:
 
     @cached_property
     def validation_rows(self):
-        """The slice of the train split that selects: a run's own slice where it is judged on its own pictures."""
-        seed = self.run.run.seed if self.run is not None and self.own else getattr(self.protocol, "seed", 0)
+        """The slice of the train split that selects: a run's own where it, or its export, is judged on its pictures."""
+        facts, seed = self.subject.facts, getattr(self.protocol, "seed", 0)
+        if self.own and facts.get("seed") is not None:
+            seed, unseen = facts["seed"], facts["config"].get("validation_fraction", 0)
+            if facts["method"] == "supervised" and self.config.data.validation_fraction > unseen:
+                raise FlagError(
+                    f"--validation_fraction={self.config.data.validation_fraction}: the network has learned the labels "
+                    f"of all but {unseen}; give at most that"
+                )
         return splits.validation_rows(self.train.labels, self.config.data.validation_fraction, seed)
 
     def labelled_rows(self, fraction=None):
@@ -113,13 +136,14 @@ class Evaluation:
         aside = self.validation_rows if self.config.split == "validation" else ()
         return splits.labelled_rows(self.train.labels, fraction, self.protocol.seed, aside)
 
-    def endpoints(self, shapes):
-        """Returns which of the endpoints of `shapes` are read out: --endpoints, else all."""
-        chosen = self.config.subject.endpoints or tuple(shapes)
+    @property
+    def endpoints(self):
+        """What is read out: {endpoint: its shape without the batch} of --endpoints, else of all."""
+        chosen = self.config.subject.endpoints or tuple(self.shapes)
         for endpoint in chosen:
-            if endpoint not in shapes:
-                raise FlagError(f"--endpoints={endpoint}: no such endpoint; there are {', '.join(shapes)}")
-        return chosen
+            if endpoint not in self.shapes:
+                raise FlagError(f"--endpoints={endpoint}: no such endpoint; there are {', '.join(self.shapes)}")
+        return {endpoint: self.shapes[endpoint] for endpoint in chosen}
 
     @property
     def augmentation(self):
@@ -128,14 +152,14 @@ class Evaluation:
 
     @property
     def crops(self):
-        """--crops; else patches for AlexNet and on any set but the network's own (as on Places), areas otherwise.
+        """--crops; else areas on the network's own pictures, patches for AlexNet and on all others (as on Places).
 
         Digits are not cropped: "none".
         """
         chosen = getattr(self.protocol, "crops", None)
         if self.train.kind == "digits":
             return "none"
-        other = self.subject.facts.get("backbone") in PATCH_BACKBONES or self.own is False
+        other = self.subject.facts.get("backbone") in PATCH_BACKBONES or not self.own
         return chosen or ("patch" if other else "area")
 
     def training_batches(self, rows, batch_size, first_step):
@@ -198,6 +222,7 @@ class Evaluation:
     @cached_property
     def record(self):
         """The line of results.jsonl without its results: all that is needed to repeat it."""
+        _ = self.shapes  # better known now than in the middle
         return {
             "protocol": self.config.name,
             "subject": self.subject.facts,
@@ -218,7 +243,12 @@ class Evaluation:
     def settings(self):
         """Returns the settings of the protocol, with what was left open filled in."""
         settings = self.config.settings() | {"image_size": self.image_size}
+        if self.config.name == "linear":
+            settings["endpoints"] = list(self.endpoints)
         if "crops" in settings:
+            least = self.config.data.crop_min_area
+            if self.crops == "patch" and least is not None:
+                raise FlagError(f"--crop_min_area={least}: patches have one size; take --crops=area, or leave it out")
             settings |= {"crops": self.crops, **given_augmentation(self.config.data)}
         if "bank" in settings:
             settings["bank"] = self.bank
@@ -257,5 +287,4 @@ class Evaluation:
 
     def finished(self):
         """Returns the line of results.jsonl of this very evaluation, None when it has not been made."""
-        known = results.read([self.out]) if (self.out / results.FILE).exists() else []
-        return next((record for record in known if record["id"] == self.id), None)
+        return results.find(self.out, self.id)

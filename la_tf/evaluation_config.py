@@ -40,6 +40,8 @@ class SubjectConfig:
             )
         if self.foreign and not self.endpoints:
             raise FlagError(f"--endpoints: name what is to be read out of --{given[0]}, e.g. --endpoints=avg_pool")
+        if self.signature != SubjectConfig.signature and not self.saved_model:
+            raise FlagError(f"--signature={self.signature}: only a --saved_model has signatures")
         if self.input_pixels is not None:
             _one_of("input_pixels", self.input_pixels, INPUT_PIXELS)
             if not self.foreign:
@@ -108,6 +110,7 @@ class FinetuneConfig:
     seed: int = 0
 
     def __post_init__(self):
+        object.__setattr__(self, "percent", tuple(map(float, self.percent)))  # 1 and 1.0 are the same setting
         shown = ",".join(f"{percent:g}" for percent in self.percent)
         right = bool(self.percent) and all(0 < percent <= 100 for percent in self.percent)
         _need("percent", shown, right, "give percents of the labels, e.g. 1,10,100")
@@ -133,6 +136,8 @@ class EvaluationConfig:
         _one_of("split", self.split, SPLITS)
         if self.split == "validation" and getattr(self.protocol, "select_on", None) == "test":
             raise FlagError("--select_on=test: with --split=validation the test split is not looked at")
+        if self.subject.endpoints and self.name != "linear" and not self.subject.foreign:
+            raise FlagError(f"--endpoints: --protocol={self.name} takes the last one of ours; leave it out")
         if not self.out and not self.subject.model_dir:
             raise FlagError("--out: name the folder for the results, e.g. --out=results/mine")
         if self.data.dataset is None and not self.subject.model_dir:
@@ -147,7 +152,7 @@ class EvaluationConfig:
         """Returns what a result depends on besides network and pictures, by flag name, JSON-able."""
         settings = asdict(self.protocol)
         if self.name == "linear" and self.protocol.fast:
-            settings = {name: settings[name] for name in ("pooling", "ten_crop", "fast", "weight_decay")}
+            settings = {name: settings[name] for name in ("pooling", "ten_crop", "fast", "weight_decay", "seed")}
         if self.name != "knn" and not settings.get("fast"):
             settings["batch_size"] = self.data.batch_size
         if self.name == "linear" or self.split == "validation":

@@ -35,7 +35,10 @@ def main():
         raise FlagError("--out: set it to the folder to make, e.g. --out=runs/keras_resnet50")
     if Path(out).exists():
         raise UserError(f"--out={out}: exists already; choose a new folder")
-    if not (Path(weights).exists() or Path(f"{weights}.index").exists()):
+    found = Path(weights).is_file() or (
+        source == "authors_resnet18" and (Path(weights).is_dir() or Path(f"{weights}.index").is_file())
+    )
+    if not found:
         raise UserError(f"--weights={weights}: no such file")
     cli.load_tensorflow()
     from la_tf import bundle
@@ -44,9 +47,12 @@ def main():
     try:
         embedder, step, unused = read(source, weights)
     except ValueError as error:
-        raise UserError(f"--weights={error}") from None
+        raise UserError(f"--weights={str(error).splitlines()[0]}") from None
     imported = {"source": source, "file": Path(weights).name, "sha256": sha256(files_of(source, weights))}
-    bundle.write(out, embedder, step, imported=imported)
+    try:
+        bundle.write(out, embedder, step, imported=imported)
+    except OSError as error:
+        raise UserError(f"--out={out}: cannot be written ({error.strerror}); choose another folder") from None
     bundle.load_backbone(out)  # what was written can be read, and gives what it gave
     bundle.check_serving(out)
     print(describe(embedder.backbone), file=sys.stderr)

@@ -31,7 +31,7 @@ class LinearReadouts(Trainable):
         # The problem is convex: it needs no random start.
         self.readouts = {
             endpoint: keras.layers.Dense(
-                classes, kernel_initializer="zeros", dtype="float32", name=endpoint.replace("/", "_")
+                classes, kernel_initializer="zeros", dtype="float32", name=endpoint.replace("/", "__")
             )
             for endpoint in shapes
         }
@@ -40,11 +40,17 @@ class LinearReadouts(Trainable):
         # Of the optimizer's learning rate; 0 stops a readout.
         self.rate_factors = {
             endpoint: self.add_weight(
-                name=f"rate_factor_{endpoint}", shape=(), initializer="ones", trainable=False, dtype="float32"
+                name=f"rate_factor_{endpoint.replace('/', '__')}",
+                shape=(),
+                initializer="ones",
+                trainable=False,
+                dtype="float32",
             )
             for endpoint in shapes
         }
-        self.accuracies = {endpoint: keras.metrics.Mean(name=f"accuracy_{endpoint}") for endpoint in shapes}
+        self.accuracies = {
+            endpoint: keras.metrics.Mean(name=f"accuracy_{endpoint.replace('/', '__')}") for endpoint in shapes
+        }
         self.compiled_features = tf.function(self.pooled, reduce_retracing=True)
 
     @property
@@ -108,6 +114,8 @@ class LinearReadouts(Trainable):
     def stop(self, endpoint):
         """Leaves a readout as it is from now on."""
         self.rate_factors[endpoint].assign(0)
+        if not self.optimizer.momentum:
+            return
         for (factor, _), velocity in zip(self._rated_weights(), self.optimizer.momentums, strict=True):
             if factor is self.rate_factors[endpoint]:
                 velocity.assign(tf.zeros(velocity.shape))

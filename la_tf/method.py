@@ -30,6 +30,8 @@ class Method(Trainable):
     embeddings, one row for each of `size` pictures, which kNN and search read.
     """
 
+    warm_starts = True
+
     def __init__(self, embedder, size, *, bank_momentum=0.5, weight_decay=1e-4, seed=0, name=None):
         super().__init__(name=name)
         self.embedder = embedder

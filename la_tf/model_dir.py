@@ -67,23 +67,21 @@ def versions():
 
 
 @contextlib.contextmanager
-def locked(folder):
-    """Keeps a second training process out of a model_dir while the block runs; raises UserError when one is in it.
+def locked(folder, flag="model_dir", remedy="wait for it, or watch it by --mode=eval"):
+    """Keeps a second process out of a folder while the block runs; raises UserError when one is in it.
 
-    The system lets go of the lock when the process ends, however it ends.
+    The system lets go of the lock when the process ends, however it ends. The error names `flag` and the `remedy`.
     """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         file = open(Path(folder) / ".lock", "w")  # noqa: SIM115  closed below
     except OSError as error:
-        raise UserError(f"--model_dir={folder}: cannot be written ({error.strerror}); choose another") from None
+        raise UserError(f"--{flag}={folder}: cannot be written ({error.strerror}); choose another") from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(
-                f"--model_dir={folder}: another process is training there; wait for it, or watch it by --mode=eval"
-            ) from None
+            raise UserError(f"--{flag}={folder}: another process is training there; {remedy}") from None
         yield
 
 

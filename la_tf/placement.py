@@ -55,8 +55,8 @@ class Entry:
 
     @property
     def unit(self):
-        """What distinguishes the runs that a mean is taken over: the seeds of training and of the readout."""
-        return self.record["subject"].get("seed"), self.record["settings"].get("seed")
+        """What distinguishes the runs that a mean is taken over: the seed of training."""
+        return self.record["subject"].get("seed")
 
     @property
     def time(self):
@@ -66,7 +66,8 @@ class Entry:
 
 def entries(table, records):
     """Returns the Entries of `records` (dicts as `results.read` gives them) in the table of that name."""
-    placed = (_PLACES[table](table, record) for record in records)
+    judged = (record for record in records if record["results"].get("judged", 1))
+    placed = (_PLACES[table](table, record) for record in judged)
     return [entry for entry in placed if entry and entry.cells]
 
 

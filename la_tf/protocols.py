@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from data.errors import FlagError, UserError
+from data.errors import FlagError
 from data.pipeline import steps_per_epoch
 from la_tf import fast_readout, fine_tuning, knn, linear_probe, model_dir, schedules
 from la_tf.callbacks import MetricsWriter, Progress
@@ -56,11 +56,6 @@ def nearest_neighbors(evaluation):
 def saved_bank(evaluation):
     """Returns the run's memory bank `[N, D]` and its labels `[N]`; rows never written have no vote."""
     rows, written = evaluation.subject.bank
-    if len(rows) != evaluation.train.size:
-        raise UserError(
-            f"--bank=saved: has {len(rows)} rows, {evaluation.train} has {evaluation.train.size} pictures; take "
-            "--bank=fresh"
-        )
     return rows, np.where(written, evaluation.train.labels, -1)
 
 
@@ -83,10 +78,9 @@ def linear_readouts(evaluation):
     validation = evaluation.validation_rows
 
     def readouts():
-        shapes = subject.shapes(evaluation.image_size)
         model = LinearReadouts(
             subject.features,
-            {endpoint: shapes[endpoint] for endpoint in evaluation.endpoints(shapes)},
+            evaluation.endpoints,
             evaluation.dataset.class_count,
             pooling=config.pooling,
             weight_decay=config.weight_decay,
@@ -158,6 +152,7 @@ def fine_tuned(evaluation, rows, start, name):
     config, folder = evaluation.protocol, evaluation.folder / name
     kept = folder / "scores.json"
     if kept.exists():
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         return model_dir.read_json(kept)
     batch_size = min(evaluation.config.data.batch_size, len(rows))
     steps, drops = fine_tuning.training_steps(len(rows), batch_size, config.epochs, config.least_steps)
@@ -178,7 +173,7 @@ def fine_tuned(evaluation, rows, start, name):
     logits = tf.function(lambda images: {"classes": estimator.model(images)}, reduce_retracing=True)
     scores = linear_probe.score(logits, evaluation.scored_batches())["classes"]
     model_dir.write_json(kept, scores)
-    shutil.rmtree(folder / "checkpoints")  # large, and of no more use
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # large, and of no more use
     keras.backend.clear_session()
     return scores
 

@@ -38,7 +38,7 @@ class Scores:
         right = predicted == truth
         own = votes[np.arange(len(votes)), truth][:, None]
         before = (votes > own) | ((votes == own) & (np.arange(classes) < truth[:, None]))
-        self.among_five += int(np.count_nonzero((before.sum(axis=1) < 5) & (predicted >= 0)))
+        self.among_five += int(np.count_nonzero((before.sum(axis=1) < 5) & (own[:, 0] > 0)))
         self.unheard += int(np.count_nonzero(predicted < 0))
         self.class_count += np.bincount(truth, minlength=classes)
         self.class_right += np.bincount(truth[right], minlength=classes)
@@ -56,7 +56,7 @@ class Scores:
 
     @property
     def top5(self):
-        """Share whose class is among the five with the most votes, ties to the lowest class."""
+        """Share whose class is among the five with the most votes, ties to the lowest class; no vote is no place."""
         return _mean(self.among_five, self.judged)
 
     @property

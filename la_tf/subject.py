@@ -37,13 +37,6 @@ class Subject:
     bank: tuple[np.ndarray, np.ndarray] | None = None
     pictures: str | None = None
 
-    def shapes(self, image_size):
-        """Returns {endpoint: its shape without the batch} for pictures of `image_size` px."""
-        return {
-            name: tuple(map_.shape[1:])
-            for name, map_ in self.features(tf.zeros([1, image_size, image_size, 3])).items()
-        }
-
 
 def of_run(folder, step=None):
     """Returns the Subject of a run's checkpoint (None: the newest), its memory bank included."""
@@ -55,7 +48,13 @@ def of_run(folder, step=None):
         bank = arrays["memory_bank/rows"], arrays["memory_bank/written"]
     identity = model_dir.stored_identity(folder)
     return Subject(
-        facts=_facts("run", checkpoints.read_state(checkpoint)["step"], identity, embedder),
+        facts=_facts(
+            "run",
+            checkpoints.read_state(checkpoint)["step"],
+            identity,
+            embedder.backbone.architecture,
+            digest(weight.numpy().tobytes() for weight in embedder.weights),
+        ),
         features=_frozen(embedder.backbone.model),
         embed=_frozen(embedder),
         preprocessing=embedder.backbone.preprocessing,
@@ -71,7 +70,8 @@ def of_export(folder):
     backbone = bundle.load_backbone(folder)
     serving = tf.saved_model.load(str(folder))
     config = description.get("config", {})
-    facts = _facts("export", description["step"], config, backbone.model, backbone.architecture)
+    weights = digest_of_files([Path(folder) / "backbone.weights.h5"])  # the embedding's too
+    facts = _facts("export", description["step"], config, backbone.architecture, weights)
     if "imported" in description:
         facts["name"] = description["imported"]["source"]
     return Subject(
@@ -89,17 +89,16 @@ def of_foreign(chosen, image_size=None):
     if chosen.keras_model:
         path = chosen.keras_model
         opened = foreign.open_keras(path, chosen.input_pixels, chosen.endpoints, image_size)
-        weights = digest(opened.model.get_weights())
+        weights = digest_of_files([path])
     else:
         path = chosen.saved_model
         opened = foreign.open_saved_model(path, chosen.input_pixels, chosen.endpoints, chosen.signature, image_size)
-        weights = digest(
-            np.fromfile(file, np.uint8) for file in sorted(Path(path).rglob("variables*")) if file.is_file()
-        )
+        weights = digest_of_files([Path(path) / "saved_model.pb", *sorted(Path(path).glob("variables/*"))])
     return Subject(
         facts={
             "kind": "keras" if chosen.keras_model else "saved_model",
             "name": Path(path).name,
+            "signature": chosen.signature if chosen.saved_model else None,
             "input_pixels": chosen.input_pixels,
             "endpoints": list(opened.endpoints),
             "weights": weights,
@@ -111,9 +110,8 @@ def of_foreign(chosen, image_size=None):
     )
 
 
-def _facts(kind, step, config, model, architecture=None):
+def _facts(kind, step, config, architecture, weights):
     """What results say of a network of ours; `config` is a run's identity, empty where there was no run."""
-    architecture = architecture or model.backbone.architecture
     return {
         "kind": kind,
         "method": config.get("method"),
@@ -122,17 +120,22 @@ def _facts(kind, step, config, model, architecture=None):
         "image_size": architecture["preprocessing"]["image_size"],
         "seed": config.get("seed"),
         "step": step,
-        "weights": digest(model.get_weights()),
+        "weights": weights,
         "config": config,
     }
 
 
-def digest(arrays):
-    """Returns a hash of arrays in their order: the same weights are the same subject wherever they lie."""
+def digest(parts):
+    """Returns a hash of bytes in their order: the same weights are the same subject wherever they lie."""
     found = hashlib.sha256()
-    for array in arrays:
-        found.update(np.ascontiguousarray(array).tobytes())
+    for part in parts:
+        found.update(part)
     return found.hexdigest()[:12]
+
+
+def digest_of_files(paths):
+    """Returns the hash of the bytes of files."""
+    return digest(Path(path).read_bytes() for path in paths)
 
 
 def _frozen(model):

@@ -26,6 +26,8 @@ class Trainable(keras.Model):
     `loss_mean` is its running loss; all that has to survive a kill is a weight, or a function of (seed, step).
     """
 
+    warm_starts = False  # whether --warm_start can go on from a run of it
+
     def __init__(self, name=None):
         super().__init__(name=name)
         self.loss_mean = keras.metrics.Mean(name="loss")

@@ -127,7 +127,7 @@ class TrainingLoop:
             rate = float(self.model.optimizer.learning_rate)
             good = self.estimator.latest_checkpoint()
             remedy = "lower --learning_rate"
-            if good:
+            if good and self.model.warm_starts:
                 remedy += (
                     f" in a new --model_dir, from scratch or by --warm_start={self.config.model_dir} ({good.name})"
                 )

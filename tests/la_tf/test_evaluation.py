@@ -209,6 +209,23 @@ def test_fast_readouts_select_nothing_and_name_the_endpoints_asked_for(run, judg
         judged(LinearConfig(fast=True), subject=SubjectConfig(model_dir=run[0], endpoints=("conv9",)))
 
 
+def test_a_run_and_its_export_have_the_same_slice_whatever_the_seed_of_the_readouts(run, tmp_path):
+    slices = []
+    for subject in (SubjectConfig(model_dir=run[0]), SubjectConfig(export=str(run[1]))):
+        for seed in (0, 5):
+            config = EvaluationConfig(subject, LinearConfig(seed=seed), DataConfig(dataset="digits"), out=str(tmp_path))
+            slices.append(Evaluation(config).validation_rows.tolist())
+    assert slices[0] == slices[1] == slices[2] == slices[3]
+
+
+def test_pictures_that_the_network_cannot_take_are_refused_in_a_line(judged, tmp_path):
+    experiment = experiment_of(tmp_path / "vgg", "random", "vgg16")
+    trained(experiment)
+    subject = SubjectConfig(model_dir=str(tmp_path / "vgg"))
+    with pytest.raises(FlagError, match=r"^--image_size=16: the network cannot take such pictures; .* 32 px$"):
+        judged(KnnConfig(), subject=subject, image_size=16)
+
+
 def test_readouts_need_a_slice_to_tell_saturation_by(judged):
     with pytest.raises(FlagError, match=r"^--validation_fraction=0: "):
         judged(LINEAR, validation_fraction=0.0)
@@ -259,6 +276,8 @@ def test_the_id_is_that_of_what_was_judged_and_how(judged):
     c, _ = judged(KnnConfig(neighbors=6))
     assert a.id == b.id != c.id
     assert json.loads(json.dumps(a.record)) == a.record
+    moved = {**a.record, "dataset": a.record["dataset"] | {"spec": "folder:/elsewhere"}}
+    assert results.identity(moved) == a.id
     record = results.append(a.out, {**a.record, "results": {}, "time": "2026-01-01T00:00:00+00:00"})
     assert record["id"] == a.id and a.finished() == record and c.finished() is None
 

@@ -1,5 +1,7 @@
 """What an evaluation can be asked for, and which flag an impossible wish is laid at."""
 
+import json
+
 import pytest
 
 from data.config import DataConfig
@@ -23,6 +25,7 @@ RUN = SubjectConfig(model_dir="runs/a")
             {"saved_model": "b", "input_pixels": "0..1", "endpoints": ("x",)},
             "--input_pixels=0..1: choose",
         ),
+        (SubjectConfig, {"model_dir": "a", "signature": "x"}, "--signature=x: only a --saved_model has signatures"),
         (KnnConfig, {"neighbors": 0}, "--neighbors=0: must be at least 1"),
         (KnnConfig, {"tau": 0.0}, "--tau=0.0: must be above 0"),
         (KnnConfig, {"bank": "old"}, "--bank=old: choose one of saved, fresh"),
@@ -52,6 +55,8 @@ def test_what_cannot_be_together_is_laid_at_the_flag():
         EvaluationConfig(export, KnnConfig(), DataConfig(), out="o")
     with pytest.raises(FlagError, match=r"^--select_on=test: with --split=validation"):
         EvaluationConfig(RUN, LinearConfig(select_on="test"), DataConfig(), split="validation")
+    with pytest.raises(FlagError, match=r"^--endpoints: --protocol=knn takes the last one"):
+        EvaluationConfig(SubjectConfig(model_dir="a", endpoints=("conv2",)), KnnConfig(), DataConfig())
     with pytest.raises(FlagError, match=r"^--split=train: choose one of test, validation"):
         EvaluationConfig(RUN, KnnConfig(), DataConfig(), split="train")
 
@@ -67,6 +72,9 @@ def test_settings_are_what_the_protocol_reads():
         "validation_fraction": 0.2,
     }  # fmt: skip
     fast = EvaluationConfig(RUN, LinearConfig(fast=True, learning_rate=0.5), data).settings()
-    assert set(fast) == {"pooling", "ten_crop", "fast", "weight_decay", "validation_fraction"}
+    assert set(fast) == {"pooling", "ten_crop", "fast", "weight_decay", "seed", "validation_fraction"}
+    assert EvaluationConfig(RUN, KnnConfig(), data, split="validation").settings()["validation_fraction"] == 0.2
     finetune = EvaluationConfig(RUN, FinetuneConfig(), data).settings()
+    given = EvaluationConfig(RUN, FinetuneConfig(percent=(1.0, 2.0, 4.0, 10.0, 20.0, 100.0)), data)
+    assert json.dumps(given.settings()) == json.dumps(finetune), "as flags give it"
     assert finetune["percent"] == [1, 2, 4, 10, 20, 100] and finetune["batch_size"] == 64
