@@ -236,6 +236,7 @@ def test_readouts_need_a_slice_to_tell_saturation_by(judged):
 FINETUNE = FinetuneConfig(percent=(2, 100), epochs=1, least_steps=3, learning_rate=0.05)
 
 
+@pytest.mark.slow
 def test_fine_tuning_compares_parts_of_the_labels_with_the_same_from_scratch(judged, reads):
     evaluation, found = judged(FINETUNE)
     assert list(found) == ["2", "100"] and found["100"]["images"] == 1437

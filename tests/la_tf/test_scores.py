@@ -55,8 +55,8 @@ def test_top5_is_the_place_among_the_votes_with_ties_to_the_lowest_class():
     votes = np.array([[9.0, 8, 7, 6, 5, 4, 3], [0, 0, 0, 0, 0, 0, 1.0], [2, 2, 2, 2, 2, 2, 2]])
     for truth, five in (
         ([4, 6, 4], 3),
-        ([5, 3, 5], 1),  # sixth; second to fifth are classes 0 to 3; sixth of equals
-        ([6, 4, 6], 0),  # class 4 comes after 6, 0, 1, 2, 3
+        ([5, 3, 5], 0),  # sixth; a class without a vote has no place; sixth of equals
+        ([6, 4, 6], 0),
     ):
         scores = Scores(7)
         scores.add(votes, np.array(truth))
