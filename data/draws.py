@@ -7,9 +7,8 @@ Written once for both libraries: NumPy and `tf.bitwise` have the same names for 
 
 import numpy as np
 
-AUGMENTATION, EPOCH_ORDER, VALIDATION, BUILD_ORDER, LABELLED = range(
-    5
-)  # first branch of the tree: what the numbers are for
+# First branch of the tree: what the numbers are for.
+AUGMENTATION, EPOCH_ORDER, VALIDATION, BUILD_ORDER, LABELLED = range(5)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 

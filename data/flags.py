@@ -10,7 +10,11 @@ from data.spec import FORMS
 _DEFAULT = DataConfig()
 
 flags.DEFINE_string("dataset", _DEFAULT.dataset, f"Where the pictures are: {' | '.join(FORMS.values())}.")
-flags.DEFINE_integer("image_size", None, "Side of the network's input, px. Default: by data set (digits 16).")
+flags.DEFINE_integer(
+    "image_size",
+    None,
+    "Side of the network's input, px. Default: by data set (digits 16); of la_tf.evaluate, the network's own.",
+)
 flags.DEFINE_integer("batch_size", _DEFAULT.batch_size, "Pictures per step, all replicas together.")
 flags.DEFINE_integer("workers", _DEFAULT.workers, "Parallel calls of the input pipeline; 0 chooses by itself.")
 flags.DEFINE_float(
@@ -41,9 +45,10 @@ flags.DEFINE_float(
 flags.DEFINE_float(
     "jitter",
     None,
-    "Strength of brightness, contrast, saturation, hue. Default: 0.4; multi-crop 0.8, hue a quarter; digits 0.",
+    "Strength of brightness, contrast, saturation, hue. Default: 0.4; multi-crop 0.8, hue a quarter; digits, "
+    "la_tf.evaluate 0.",
 )
-flags.DEFINE_float("grayscale", None, "Probability of losing all colour. Default: 0.2; digits 0.")
+flags.DEFINE_float("grayscale", None, "Probability of losing all colour. Default: 0.2; digits and la_tf.evaluate 0.")
 flags.DEFINE_boolean("flip", None, "Mirror half of the pictures. Default: yes; digits no.")
 flags.DEFINE_float("rotation", None, "Largest rotation, degrees. Default: 0; digits 10.")
 flags.DEFINE_float("scale", None, "Largest change of size, a part of it. Default: 0; digits 0.1.")

@@ -109,6 +109,8 @@ def _check_flags(config, out, view):
     for name in AUGMENTATION_FLAGS:
         if view == "ten_crop" and getattr(config, name) is not None:
             raise FlagError(f"--{name}={getattr(config, name)}: changes the views of training, not --view={view}")
+    if view == "patch" and config.crop_min_area is not None:
+        raise FlagError(f"--crop_min_area={config.crop_min_area}: patches have one size; take --view=transfer")
 
 
 def _make_folder(out):

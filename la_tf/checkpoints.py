@@ -72,7 +72,10 @@ def fill(weights, checkpoint):
         for weight in weights:
             if weight.path not in arrays.files:
                 raise UserError(f"{checkpoint}: has no {weight.path}; it is of another network")
-            weight.assign(arrays[weight.path])
+            value = arrays[weight.path]
+            if value.shape != tuple(weight.shape):
+                raise UserError(f"{checkpoint}: {weight.path} has shape {value.shape}, not {tuple(weight.shape)}")
+            weight.assign(value)
 
 
 def write(model_dir, step, arrays, state, keep):

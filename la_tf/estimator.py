@@ -3,6 +3,7 @@
 import itertools
 import time
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import keras
@@ -63,6 +64,9 @@ class Estimator:
     def variables(self):
         """Returns everything that makes the run what it is, by name: weights, bank, optimizer, running metrics."""
         named = {variable.path: variable for variable in self.model.variables}
+        if len(named) < len(self.model.variables):
+            counted = Counter(variable.path for variable in self.model.variables)
+            raise UserError(f"the model has two variables called {counted.most_common(1)[0][0]}; rename a layer")
         # Without the optimizer's own name: Keras numbers those of a process (`sgd`, `sgd_1`, ...).
         own = f"{self.model.optimizer.name}/"
         optimizer = self.model.optimizer.variables

@@ -58,7 +58,11 @@ flags.DEFINE_list(
 flags.DEFINE_string("protocol", "knn", f"{_choices(PROTOCOLS)}.")
 flags.DEFINE_string("split", EvaluationConfig.split, f"{_choices(SPLITS)}: whose score is wanted.")
 flags.DEFINE_string("out", None, "Folder for results.jsonl. Default: the model_dir.")
-flags.DEFINE_integer("seed", None, "linear, finetune: of order, crops, slice and the choice of labels. Default: 0.")
+flags.DEFINE_integer(
+    "seed",
+    None,
+    "linear, finetune: of order, crops and labels, and of the slice of other pictures than a run's own. Default: 0.",
+)
 
 flags.DEFINE_integer("neighbors", None, f"knn: K, how many neighbours vote. Default: {_KNN.neighbors}.")
 flags.DEFINE_float("tau", None, f"knn: temperature of the votes. Default: {_KNN.tau}.")
@@ -121,7 +125,10 @@ def main():
             record = results.append(evaluation.out, record)
             shutil.rmtree(evaluation.folder / "checkpoints", ignore_errors=True)  # of readouts: they can be large
     else:
-        print(f"{evaluation.folder} is finished; remove its line from results.jsonl to do it again", file=sys.stderr)
+        print(
+            f"{evaluation.folder} is finished (remove it, and its line in results.jsonl, to do it again)",
+            file=sys.stderr,
+        )
     print(table(record), file=sys.stderr)
     return {"results": str(evaluation.out / results.FILE), "id": record["id"], **headline(record)}
 
@@ -133,7 +140,7 @@ def evaluation_config():
         raise cli.FlagError(f"--protocol={name}: choose one of {', '.join(PROTOCOLS)}")
     kind = PROTOCOLS[name]
     read = {field.name for field in fields(kind)}
-    for other in {field.name for each in PROTOCOLS.values() for field in fields(each)} - read:
+    for other in sorted({field.name for each in PROTOCOLS.values() for field in fields(each)} - read):
         if flags.FLAGS[other].present:
             raise cli.FlagError(f"--{other}: --protocol={name} does not read it; leave it out")
     given = {field: flags.FLAGS[field].value for field in read if flags.FLAGS[field].value is not None}

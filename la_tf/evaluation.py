@@ -1,7 +1,8 @@
 """An EvaluationConfig made concrete: data set and network opened, checked against each other, and their batches.
 
 Three splits: what is learned here is learned from the train split without its validation slice, what is chosen is
-chosen on that slice, and the test split is read when all is done. Opening the data set needs no TensorFlow.
+chosen on that slice, and each network reads the test split once, when it has learned (but for --select_on=test).
+Opening the data set needs no TensorFlow.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ import numpy as np
 
 from data import splits
 from data.augmentation import given_augmentation, transfer_augmentation
-from data.config import open_configured
+from data.config import DataConfig, open_configured
 from data.errors import FlagError, UserError
 from la_tf import results
 from la_tf.experiment import EVALUATION_BATCH, stored_config
@@ -29,7 +30,10 @@ class Evaluation:
         self.run = stored_config(config.subject.model_dir) if config.subject.model_dir else None
         self.of_run = config.data.dataset is None  # the run's own pictures are meant
         if self.of_run:
-            place = {name: getattr(self.run.data, name) for name in PLACE}
+            given = {
+                name: value for name in PLACE if (value := getattr(config.data, name)) != getattr(DataConfig, name)
+            }
+            place = {name: getattr(self.run.data, name) for name in PLACE} | given
             config = dataclasses.replace(config, data=dataclasses.replace(config.data, **place))
         self.config = config
         self.protocol = config.protocol
@@ -92,11 +96,11 @@ class Evaluation:
         """{endpoint: its shape without the batch}; raises FlagError where pictures of this size are too small."""
         import tensorflow as tf
 
-        picture = tf.zeros([1, self.image_size, self.image_size, 3])
+        subject, picture = self.subject, tf.zeros([1, self.image_size, self.image_size, 3])
         try:
             if self.config.name == "knn":  # an embedding may take one size alone
-                self.subject.embed(picture)
-            return {name: tuple(found.shape[1:]) for name, found in self.subject.features(picture).items()}
+                subject.embed(picture)
+            return {name: tuple(found.shape[1:]) for name, found in subject.features(picture).items()}
         except (tf.errors.OpError, ValueError) as error:
             raise FlagError(
                 f"--image_size={self.image_size}: the network cannot take such pictures; it was made for "
@@ -189,7 +193,7 @@ class Evaluation:
         return self.bad_images(split).watch(batches)
 
     def scored_batches(self, ten_crop=False):
-        """Yields the batches of the split that the result is about. The test split is read here and nowhere else."""
+        """Yields the batches of the split that the result is about, for a network that has learned all it will."""
         if self.config.split == "validation":
             return self.central_batches("train", self.validation_rows, ten_crop)
         return self.central_batches("test", ten_crop=ten_crop)

@@ -14,8 +14,8 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import ThreadpoolController
 
 from data.errors import UserError
-from la_tf.linear_probe import known
 from la_tf.readout_pooling import feature_count
+from la_tf.trainable import known
 
 MEMORY = max(2**30, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4)  # bytes: a quarter of what there is
 LBFGS_VECTORS = 25  # float64 copies of the weights that SciPy's L-BFGS keeps: ten pairs, and five to work with
@@ -100,7 +100,7 @@ def _solve_one(features, labels, weight_decay, iterations):
     # Of two classes scikit-learn has one vector w, where the softmax has -w/2 and w/2: half the penalty.
     halves = 2 if len(np.unique(labels)) == 2 else 1
     strength = weight_decay * len(labels) / scale**2
-    solver = LogisticRegression(C=halves / strength if strength else np.inf, tol=TOLERANCE, max_iter=iterations)
+    solver = LogisticRegression(C=halves / strength, tol=TOLERANCE, max_iter=iterations)
     with warnings.catch_warnings(record=True) as caught, _one_thread_for_scipy():
         warnings.simplefilter("always")
         solver.fit(features, labels)

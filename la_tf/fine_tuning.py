@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from la_tf.trainable import Trainable, decayed_kernels, mean_over, weight_decay_loss
+from la_tf.trainable import Trainable, decayed_kernels, known, mean_over, weight_decay_loss
 
 DROPS = (3 / 7, 6 / 7)  # of the length, where the rate falls by ten: Wu et al.'s epochs 30 and 60 of 70
 
@@ -16,7 +16,7 @@ class Classifier(Trainable):
         features = network.output
         if len(features.shape) == 4:
             features = keras.layers.GlobalAveragePooling2D(name="pool", dtype="float32")(features)
-        logits = keras.layers.Dense(classes, name="classes", dtype="float32")(features)
+        logits = keras.layers.Dense(classes, name="fine_tuned_classes", dtype="float32")(features)
         self.network = keras.Model(network.inputs, logits)
         self.weight_decay = weight_decay
         self.accuracy = keras.metrics.Mean(name="accuracy")
@@ -27,7 +27,7 @@ class Classifier(Trainable):
 
     def train_step(self, batch):
         """Takes one step on cross-entropy and decay of the kernels; pictures that are not valid do not count."""
-        counted = batch["valid"] & (batch["label"] >= 0)
+        counted = known(batch)
         labels = tf.maximum(batch["label"], 0)
         with tf.GradientTape() as tape:
             logits = self(batch["image"], training=True)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from data.errors import UserError
 from la_tf.readout_pooling import feature_count, pool
 from la_tf.schedules import Saturation
-from la_tf.trainable import Trainable, decayed_kernels, mean_over, weight_decay_loss
+from la_tf.trainable import Trainable, decayed_kernels, known, mean_over, weight_decay_loss
 
 
 class LinearReadouts(Trainable):
@@ -91,7 +91,6 @@ class LinearReadouts(Trainable):
             objective = mean_over(losses, counted)
             if self.weight_decay:
                 objective += weight_decay_loss(decayed_kernels(self), self.weight_decay)
-            objective = self.optimizer.scale_loss(objective)
         factors, weights = zip(*self._rated_weights(), strict=True)
         gradients = tape.gradient(objective, weights)
         # Keras' velocity is m v - lr g: scaling g is scaling the learning rate.
@@ -154,11 +153,6 @@ def score(logits, batches):
     if not count:
         raise UserError("there is no picture with a label to judge by")
     return {name: {top: found / count for top, found in sums.items()} for name, sums in hits.items()}
-
-
-def known(batch):
-    """Returns which pictures of a batch are valid and have a label, `[B]` bool."""
-    return batch["valid"] & (batch["label"] >= 0)
 
 
 def top_hits(scores, labels):

@@ -91,8 +91,9 @@ def _transfer(table, record):
     network = _network(record)
     section, row = _section(network), _method_row(network)
     if table == "S2":
-        letter = backbone_letter(network.get("backbone") or "?", hyphen="")
-        section, row = "", f"{row.replace('(with BN)', ' with BN')} - {letter}"
+        letter = backbone_letter(network.get("backbone") or "", hyphen="")
+        row = row.replace("(with BN)", " with BN")
+        section, row = "", f"{row} - {letter}" if network.get("backbone") else row
     part = "KNN" if protocol == "knn" else protocol
     return Entry(section, row, part, cells, network, _settings(record), _expected(network), record)
 

@@ -60,14 +60,13 @@ def saved_bank(evaluation):
 
 
 def fresh_bank(evaluation):
-    """Returns embeddings of the central views of the train split `[n, D]` and their labels `[n]` (supplement B.3)."""
+    """Returns embeddings of the central views of the train split `[N, D]` and their labels `[N]` (supplement B.3)."""
     train = evaluation.train
-    batches = with_progress(evaluation.central_batches("train"), train.size, "bank")
-    embeddings, indices, _ = knn.embeddings(evaluation.subject.embed, batches)
-    labels = np.full(train.size, -1)
-    labels[indices] = train.labels[indices]
-    rows = np.zeros((train.size, embeddings.shape[1]), np.float32)
-    rows[indices] = embeddings
+    rows, labels = None, np.full(train.size, -1)
+    for batch in with_progress(evaluation.central_batches("train"), train.size, "bank"):
+        embeddings, indices, truth = knn.embeddings(evaluation.subject.embed, [batch])
+        rows = np.zeros((train.size, embeddings.shape[1]), np.float32) if rows is None else rows
+        rows[indices], labels[indices] = embeddings, truth
     return rows, labels
 
 
@@ -137,6 +136,8 @@ def fine_tuning_by_labels(evaluation):
     config, train = evaluation.protocol, evaluation.train
     if evaluation.subject.network is None:
         raise FlagError("--protocol=finetune: a SavedModel cannot be trained further; give --export or --keras_model")
+    if evaluation.own and evaluation.subject.facts["method"] == "supervised":
+        raise FlagError("--protocol=finetune: the network has learned these pictures' labels; give another --dataset")
     found = {}
     for percent in config.percent:
         rows = evaluation.labelled_rows(percent / 100)

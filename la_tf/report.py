@@ -38,7 +38,7 @@ def main():
     if comparison.superseded:
         print(
             f"table {comparison.name}: {comparison.superseded} numbers left out, for newer ones have the same settings "
-            "and seed",
+            "and training seed",
             file=sys.stderr,
         )
     text = table_formats.FORMATS[form](comparison)

@@ -47,14 +47,20 @@ def of_run(folder, step=None):
     with checkpoints.read_arrays(checkpoint) as arrays:
         bank = arrays["memory_bank/rows"], arrays["memory_bank/written"]
     identity = model_dir.stored_identity(folder)
+    facts = _facts(
+        "run",
+        checkpoints.read_state(checkpoint)["step"],
+        identity,
+        embedder.backbone.architecture,
+        digest(weight.numpy().tobytes() for weight in embedder.weights),
+    )
+    # No part of a run's identity, but of what it came to: the cosine falls to 0 at the end of what was planned.
+    facts |= {
+        "warm_started": bool(config.run.warm_start),
+        "planned": config.run.max_steps or f"{config.run.epochs} epochs",
+    }
     return Subject(
-        facts=_facts(
-            "run",
-            checkpoints.read_state(checkpoint)["step"],
-            identity,
-            embedder.backbone.architecture,
-            digest(weight.numpy().tobytes() for weight in embedder.weights),
-        ),
+        facts=facts,
         features=_frozen(embedder.backbone.model),
         embed=_frozen(embedder),
         preprocessing=embedder.backbone.preprocessing,
@@ -155,6 +161,7 @@ def _of_backbone(backbone):
 def _of_keras(opened):
     def network(pretrained):
         model = keras.models.clone_model(opened.model)
+        model.trainable = True  # whatever was frozen when it was saved
         if pretrained:
             model.set_weights(opened.model.get_weights())
         return keras.Model(model.inputs, model.output[opened.endpoints[-1]])

@@ -20,6 +20,11 @@ def mean_over(losses, counted):
     return tf.reduce_sum(tf.where(counted, losses, tf.zeros_like(losses))) / tf.maximum(count, 1)
 
 
+def known(batch):
+    """Returns which pictures of a batch are valid and have a label, `[B]` bool."""
+    return batch["valid"] & (batch["label"] >= 0)
+
+
 class Trainable(keras.Model):
     """A model that takes its own steps: a subclass adds `train_step(batch)`, and what else it does its own way.
 

@@ -82,8 +82,14 @@ class Wording:
             return caption
         paper = DATA_SETS[table.data]
         others = [self.names[key] for key, dataset in self.pictures.items() if not paper.is_this(dataset)]
-        where = f"{' and '.join(others)}, not {table.data}" if others else table.data
-        return f"{caption} Lines with “here” are runs of la_tf on {where}."
+        where = " and ".join(self.names.values())
+        if others:
+            where += (
+                f", not {table.data}"
+                if len(others) == len(self.names)
+                else f" ({' and '.join(others)}: not {table.data})"
+            )
+        return f"{caption} Lines with “here” are runs of la_tf on {where if others else table.data}."
 
     def notes(self):
         """Yields what has to be known to read our numbers."""

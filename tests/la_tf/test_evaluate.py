@@ -104,3 +104,54 @@ def test_the_table_of_the_paper_is_filled_from_evaluations(tmp_path):
     assert json.loads(process.stdout.splitlines()[-1])["cells"] == 2
     (line,) = (line for line in process.stdout.splitlines() if "LA, here" in line)
     assert "n = 2" in line and line.count("±") == 2
+
+
+@pytest.mark.slow
+def test_fine_tuning_that_was_killed_goes_on_and_comes_to_the_same(quickstart, tmp_path):
+    _, export = quickstart
+    flags = [
+        "--protocol=finetune",
+        f"--export={export}",
+        "--dataset=digits",
+        "--percent=20",
+        "--least_steps=60",
+        "--epochs=30",
+    ]
+    whole = result_of(run("la_tf.evaluate", *flags, f"--out={tmp_path / 'whole'}"))
+    killed = [*flags, f"--out={tmp_path / 'killed'}"]
+    started = subprocess.Popen(
+        command("la_tf.evaluate", *killed), cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL
+    )
+    kill_once_past(10, started, tmp_path / "killed" / "evaluation" / f"finetune-{whole['id']}" / "20-pretrained")
+    assert started.returncode == -signal.SIGKILL and not (tmp_path / "killed" / results.FILE).exists()
+    went_on = result_of(run("la_tf.evaluate", *killed))
+    assert went_on["top1"]["20"] == pytest.approx(whole["top1"]["20"], abs=0.03)  # oneDNN's sums differ
+
+
+@pytest.mark.slow
+def test_a_network_trained_on_photographs_is_transferred_to_scenes(real_pictures, tmp_path):
+    size = [
+        "--image_size=32",
+        "--backbone=resnet10",
+        "--width=8",
+        "--batch_size=100",
+        "--epochs=3",
+        "--warmup_epochs=2",
+    ]
+    dataset = f"--dataset=folder:{real_pictures('imagenette224')}"
+    result_of(run("la_tf.train", "--flagfile=imagenette.flags", dataset, f"--model_dir={tmp_path / 'run'}", *size))
+    for name, classes in (("imagenette224", 10), ("intel_scenes", 6), ("sun_scenes", 8)):
+        flags = [f"--model_dir={tmp_path / 'run'}", f"--dataset=folder:{real_pictures(name)}"]
+        knn = result_of(run("la_tf.evaluate", *flags))
+        linear = result_of(
+            run("la_tf.evaluate", *flags, "--protocol=linear", "--fast", "--ten_crop", "--endpoints=conv3")
+        )
+        by_id = {record["id"]: record for record in results.read([tmp_path / "run"])}
+        assert by_id[knn["id"]]["dataset"]["own"] is (name == "imagenette224")
+        assert by_id[knn["id"]]["settings"]["bank"] == ("saved" if name == "imagenette224" else "fresh")
+        chance = 1 / classes
+        assert linear["top1"]["conv3"] > chance + 0.1 and knn["top1"] > chance
+        scores = by_id[linear["id"]]["results"]["conv3"]
+        assert scores["features"] == 8 * 8 * 16 and scores["ten_crop_top1"] > chance + 0.1
+    process = run("la_tf.report", "--table=2", f"--runs={tmp_path / 'run'}")
+    assert json.loads(process.stdout.splitlines()[-1])["cells"] == 2 and "intel_scenes and sun_scenes" in process.stdout

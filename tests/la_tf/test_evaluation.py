@@ -236,6 +236,17 @@ def test_readouts_need_a_slice_to_tell_saturation_by(judged):
 FINETUNE = FinetuneConfig(percent=(2, 100), epochs=1, least_steps=3, learning_rate=0.05)
 
 
+def test_fine_tuning_on_the_labels_that_a_supervised_network_has_learned_is_refused(tmp_path, judged):
+    trained(experiment_of(tmp_path / "supervised", "supervised", "resnet18"))
+    subject = SubjectConfig(model_dir=str(tmp_path / "supervised"))
+    with pytest.raises(FlagError, match=r"^--protocol=finetune: the network has learned these pictures' labels"):
+        judged(FINETUNE, subject=subject)
+    with pytest.raises(
+        FlagError, match=r"^--validation_fraction=0.2: the network has learned the labels of all but 0.1"
+    ):
+        judged(LinearConfig(fast=True), subject=subject, validation_fraction=0.2)
+
+
 @pytest.mark.slow
 def test_fine_tuning_compares_parts_of_the_labels_with_the_same_from_scratch(judged, reads):
     evaluation, found = judged(FINETUNE)
@@ -248,27 +259,78 @@ def test_fine_tuning_compares_parts_of_the_labels_with_the_same_from_scratch(jud
 
 
 def test_a_keras_model_and_a_saved_model_are_judged_by_the_same_yardstick(run, judged, tmp_path):
-    keras_file = tmp_path / "peer.keras"
     backbone = run[2].embedder.backbone.model
     image = keras.Input((8, 8, 3))
-    keras.Model(image, {"conv5": backbone(image)["conv5"]}).save(keras_file)
-    chosen = {"input_pixels": "unit", "endpoints": ("conv5",)}
-    with pytest.raises(UserError, match="has no layer conv5"):
-        judged(KnnConfig(), "digits", subject=SubjectConfig(keras_model=str(keras_file), **chosen))
-    saved = SubjectConfig(saved_model=str(run[1]), signature="features", **chosen)
-    evaluation, of_saved = judged(KnnConfig(), "digits", subject=saved, image_size=8)
-    images, truth = pictures_of(evaluation.test)
-    train_images, labels = pictures_of(evaluation.train)
+    conv5 = keras.layers.Activation("linear", name="features")(backbone(image)["conv5"])
+    keras.Model(image, conv5).save(tmp_path / "peer.keras")
+    peer = SubjectConfig(keras_model=str(tmp_path / "peer.keras"), input_pixels="unit", endpoints=("features",))
+    saved = SubjectConfig(saved_model=str(run[1]), signature="features", input_pixels="unit", endpoints=("conv5",))
+    of_keras, by_keras = judged(KnnConfig(), "digits", subject=peer)
+    of_saved, by_saved = judged(KnnConfig(), "digits", subject=saved, image_size=8)
+    images, truth = pictures_of(of_saved.test)
+    train_images, labels = pictures_of(of_saved.train)
 
     def pooled(images):
         rows = backbone(images, training=False)["conv5"].numpy().astype(np.float64).mean(axis=(1, 2))
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
     first, _ = shares_right(pooled(images) @ pooled(train_images).T, labels, truth, 200, 0.07)
-    assert of_saved["top1"] == pytest.approx(first, abs=0.006)
-    assert (evaluation.own, evaluation.subject.facts["kind"]) == (None, "saved_model")
+    assert by_keras["top1"] == pytest.approx(first, abs=0.006) and by_saved["top1"] == pytest.approx(first, abs=0.006)
+    assert (of_keras.subject.facts["kind"], of_saved.subject.facts["kind"]) == ("keras", "saved_model")
+    assert of_keras.own is None and of_keras.id != of_saved.id
     with pytest.raises(FlagError, match=r"^--protocol=finetune: a SavedModel cannot be trained"):
         judged(FINETUNE, "digits", subject=saved, image_size=8)
+
+
+def test_networks_for_fine_tuning_start_from_the_subject_s_weights_or_from_fresh_ones(run, tmp_path):
+    backbone = run[2].embedder.backbone
+    image = keras.Input((8, 8, 3))
+    model = keras.Model(image, keras.layers.Activation("linear", name="features")(backbone.model(image)["conv5"]))
+    model.trainable = False  # as somebody may have saved it
+    model.save(tmp_path / "peer.keras")
+    foreign = SubjectConfig(keras_model=str(tmp_path / "peer.keras"), input_pixels="unit", endpoints=("features",))
+    picture = tf.constant(np.random.default_rng(0).random((2, 8, 8, 3), np.float32))
+    wanted = backbone.model(picture, training=False)["conv5"].numpy()
+    for chosen in (SubjectConfig(model_dir=run[0]), SubjectConfig(export=str(run[1])), foreign):
+        config = EvaluationConfig(chosen, FINETUNE, DataConfig(dataset="digits"), out=str(tmp_path))
+        network = Evaluation(config).subject.network
+        pretrained, fresh = network(pretrained=True), network(pretrained=False)
+        np.testing.assert_allclose(pretrained(picture, training=False), wanted, atol=1e-5 * np.abs(wanted).max())
+        assert np.abs(fresh(picture, training=False) - wanted).max() > 0.01 * np.abs(wanted).max()
+        kernels = sum(weight.name == "kernel" for weight in backbone.model.weights)
+        for trained in (pretrained, fresh):
+            assert sum(weight.name == "kernel" for weight in trained.trainable_weights) == kernels, "nothing is frozen"
+
+
+def test_crops_are_areas_on_the_own_pictures_and_patches_for_alexnet_and_on_all_others(tmp_path):
+    for name in ("own", "other"):
+        write_folder(tmp_path / name / "train", count=300, size=(18, 16))
+        write_folder(tmp_path / name / "test", count=2, size=(18, 16))
+    write_folder(tmp_path / "other" / "train", count=1, classes=("cow",))
+    own, other = (f"folder:{tmp_path / name}" for name in ("own", "other"))
+    for backbone in ("resnet18", "alexnet"):
+        experiment = experiment_of(
+            tmp_path / backbone, "random", backbone, f"--dataset={own}", "--image_size=16", "--exporters=final"
+        )
+        *_, (export,) = trained(experiment)
+
+        def chosen(dataset, protocol, subject=SubjectConfig(model_dir=str(tmp_path / backbone)), **data):
+            evaluation = Evaluation(
+                EvaluationConfig(subject, protocol, DataConfig(dataset=dataset, **data), out=str(tmp_path / "out"))
+            )
+            augmentation = evaluation.augmentation
+            assert augmentation.patch == (evaluation.settings()["crops"] == "patch")
+            assert (augmentation.flip, augmentation.colours, augmentation.image_size) == (True, False, 16)
+            return evaluation.crops
+
+        usual = "patch" if backbone == "alexnet" else "area"
+        assert chosen(own, LinearConfig()) == chosen(None, FinetuneConfig()) == usual
+        assert chosen(own, LinearConfig(), SubjectConfig(export=str(export))) == usual
+        assert chosen(other, LinearConfig()) == "patch"
+        assert chosen(other, LinearConfig(crops="area")) == "area"
+        assert chosen(own, FinetuneConfig(crops="patch")) == "patch"
+    with pytest.raises(FlagError, match=r"^--crop_min_area=0.5: patches have one size"):
+        chosen(other, LinearConfig(), crop_min_area=0.5)
 
 
 def test_the_id_is_that_of_what_was_judged_and_how(judged):
