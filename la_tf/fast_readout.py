@@ -100,7 +100,7 @@ def _solve_one(features, labels, weight_decay, iterations):
     # Of two classes scikit-learn has one vector w, where the softmax has -w/2 and w/2: half the penalty.
     halves = 2 if len(np.unique(labels)) == 2 else 1
     strength = weight_decay * len(labels) / scale**2
-    solver = LogisticRegression(C=halves / strength, tol=TOLERANCE, max_iter=iterations)
+    solver = LogisticRegression(C=halves / strength if strength else np.inf, tol=TOLERANCE, max_iter=iterations)
     with warnings.catch_warnings(record=True) as caught, _one_thread_for_scipy():
         warnings.simplefilter("always")
         solver.fit(features, labels)

@@ -161,7 +161,8 @@ def _of_backbone(backbone):
 def _of_keras(opened):
     def network(pretrained):
         model = keras.models.clone_model(opened.model)
-        model.trainable = True  # whatever was frozen when it was saved
+        for trainable in (False, True):  # whatever was frozen when it was saved; Keras stops where nothing changes
+            model.trainable = trainable
         if pretrained:
             model.set_weights(opened.model.get_weights())
         return keras.Model(model.inputs, model.output[opened.endpoints[-1]])

@@ -66,15 +66,17 @@ def test_every_preset_judges_the_quickstart(preset, quickstart):
     assert [r["id"] for r in results.read([folder])].count(found["id"]) == 1
 
 
+def started_quietly(*flags):
+    return subprocess.Popen(command("la_tf.evaluate", *flags), cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL)
+
+
 @pytest.mark.slow
 def test_readouts_that_were_killed_go_on_and_come_to_the_same(quickstart, tmp_path):
     _, export = quickstart
     flags = ["--protocol=linear", f"--export={export}", "--dataset=digits", "--epochs=8", "--learning_rate=0.1"]
     whole = result_of(run("la_tf.evaluate", *flags, f"--out={tmp_path / 'whole'}"))
     killed = [*flags, f"--out={tmp_path / 'killed'}"]
-    started = subprocess.Popen(
-        command("la_tf.evaluate", *killed), cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL
-    )
+    started = started_quietly(*killed)
     kill_once_past(20, started, tmp_path / "killed" / "evaluation" / f"linear-{whole['id']}")
     assert started.returncode == -signal.SIGKILL and not (tmp_path / "killed" / results.FILE).exists()
     went_on = result_of(run("la_tf.evaluate", *killed))
@@ -109,19 +111,10 @@ def test_the_table_of_the_paper_is_filled_from_evaluations(tmp_path):
 @pytest.mark.slow
 def test_fine_tuning_that_was_killed_goes_on_and_comes_to_the_same(quickstart, tmp_path):
     _, export = quickstart
-    flags = [
-        "--protocol=finetune",
-        f"--export={export}",
-        "--dataset=digits",
-        "--percent=20",
-        "--least_steps=60",
-        "--epochs=30",
-    ]
+    flags = ["--protocol=finetune", f"--export={export}", "--dataset=digits", "--percent=20", "--epochs=30"]
     whole = result_of(run("la_tf.evaluate", *flags, f"--out={tmp_path / 'whole'}"))
     killed = [*flags, f"--out={tmp_path / 'killed'}"]
-    started = subprocess.Popen(
-        command("la_tf.evaluate", *killed), cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL
-    )
+    started = started_quietly(*killed)
     kill_once_past(10, started, tmp_path / "killed" / "evaluation" / f"finetune-{whole['id']}" / "20-pretrained")
     assert started.returncode == -signal.SIGKILL and not (tmp_path / "killed" / results.FILE).exists()
     went_on = result_of(run("la_tf.evaluate", *killed))

@@ -288,6 +288,7 @@ def test_networks_for_fine_tuning_start_from_the_subject_s_weights_or_from_fresh
     model = keras.Model(image, keras.layers.Activation("linear", name="features")(backbone.model(image)["conv5"]))
     model.trainable = False  # as somebody may have saved it
     model.save(tmp_path / "peer.keras")
+    model.trainable = True  # the layers are those of the other tests too
     foreign = SubjectConfig(keras_model=str(tmp_path / "peer.keras"), input_pixels="unit", endpoints=("features",))
     picture = tf.constant(np.random.default_rng(0).random((2, 8, 8, 3), np.float32))
     wanted = backbone.model(picture, training=False)["conv5"].numpy()
@@ -298,8 +299,8 @@ def test_networks_for_fine_tuning_start_from_the_subject_s_weights_or_from_fresh
         np.testing.assert_allclose(pretrained(picture, training=False), wanted, atol=1e-5 * np.abs(wanted).max())
         assert np.abs(fresh(picture, training=False) - wanted).max() > 0.01 * np.abs(wanted).max()
         kernels = sum(weight.name == "kernel" for weight in backbone.model.weights)
-        for trained in (pretrained, fresh):
-            assert sum(weight.name == "kernel" for weight in trained.trainable_weights) == kernels, "nothing is frozen"
+        for one in (pretrained, fresh):
+            assert sum(weight.name == "kernel" for weight in one.trainable_weights) == kernels, "nothing is frozen"
 
 
 def test_crops_are_areas_on_the_own_pictures_and_patches_for_alexnet_and_on_all_others(tmp_path):
@@ -314,7 +315,9 @@ def test_crops_are_areas_on_the_own_pictures_and_patches_for_alexnet_and_on_all_
         )
         *_, (export,) = trained(experiment)
 
-        def chosen(dataset, protocol, subject=SubjectConfig(model_dir=str(tmp_path / backbone)), **data):
+        of_run = SubjectConfig(model_dir=str(tmp_path / backbone))
+
+        def chosen(dataset, protocol, subject=of_run, **data):
             evaluation = Evaluation(
                 EvaluationConfig(subject, protocol, DataConfig(dataset=dataset, **data), out=str(tmp_path / "out"))
             )
