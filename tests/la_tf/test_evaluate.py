@@ -48,8 +48,8 @@ def test_a_preset_says_what_to_expect(preset):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
-def test_every_preset_judges_the_quickstart(preset, quickstart):
+@pytest.mark.parametrize("preset", [path for path in PRESETS if path.stem in ("knn", "linear_9k", "finetune")])
+def test_every_protocol_judges_the_quickstart(preset, quickstart):
     folder, _ = quickstart
     flags = [f"--flagfile={preset}", f"--model_dir={folder}"]
     if "linear" in preset.stem:
@@ -115,20 +115,20 @@ def test_a_network_trained_on_photographs_is_transferred_to_scenes(real_pictures
         "--backbone=resnet10",
         "--width=8",
         "--batch_size=100",
-        "--epochs=3",
-        "--warmup_epochs=2",
+        "--epochs=2",
+        "--warmup_epochs=1",
     ]
     dataset = f"--dataset=folder:{real_pictures('imagenette224')}"
     result_of(run("la_tf.train", "--flagfile=imagenette.flags", dataset, f"--model_dir={tmp_path / 'run'}", *size))
-    for name, classes in (("imagenette224", 10), ("intel_scenes", 6), ("sun_scenes", 8)):
+    for name, classes in (("intel_scenes", 6), ("sun_scenes", 8)):
         flags = [f"--model_dir={tmp_path / 'run'}", f"--dataset=folder:{real_pictures(name)}"]
         knn = result_of(run("la_tf.evaluate", *flags))
         linear = result_of(
             run("la_tf.evaluate", *flags, "--protocol=linear", "--fast", "--ten_crop", "--endpoints=conv3")
         )
         by_id = {record["id"]: record for record in results.read([tmp_path / "run"])}
-        assert by_id[knn["id"]]["dataset"]["own"] is (name == "imagenette224")
-        assert by_id[knn["id"]]["settings"]["bank"] == ("saved" if name == "imagenette224" else "fresh")
+        assert by_id[knn["id"]]["dataset"]["own"] is False
+        assert by_id[knn["id"]]["settings"]["bank"] == "fresh"
         chance = 1 / classes
         assert linear["top1"]["conv3"] > chance + 0.1 and knn["top1"] > chance
         scores = by_id[linear["id"]]["results"]["conv3"]

@@ -10,7 +10,7 @@ from la_tf.experiment import Experiment
 from tests.la_tf.test_flags import parsed
 from tests.programs import ROOT
 
-SIZES = {"alexnet": 16, "vgg16": 32, "resnet18": 8, "resnet34": 8, "resnet50": 8}  # px
+SIZES = {"alexnet": 16, "vgg16": 32, "resnet18": 8, "resnet50": 8}  # px; the paper's
 STEPS = 2  # an epoch, of 512 of the 1,437 digits
 
 
