@@ -4,8 +4,11 @@ VENV := .venv
 # With an NVIDIA GPU: make setup REQUIREMENTS=requirements-gpu.txt
 REQUIREMENTS ?= requirements.txt
 PY := $(VENV)/bin/python
+# PyTorch, for `make bench` to measure against: an environment of its own, for the two do not agree on their dependencies.
+TORCH_VENV := .venv-torch
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: setup dev quickstart test test-all lint bench clean
+.PHONY: setup dev quickstart test test-all lint bench bench-torch clean
 
 setup: $(VENV)/.installed
 dev: $(VENV)/.installed-dev
@@ -36,6 +39,13 @@ lint: dev
 bench: setup
 	$(PY) -m benchmarks
 
+bench-torch: $(TORCH_VENV)/.installed  ## once: what `make bench` compares with
+
+$(TORCH_VENV)/.installed:
+	$(PYTHON) -m venv $(TORCH_VENV)
+	$(TORCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --extra-index-url $(TORCH_INDEX) torch==2.13.0 numpy
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TORCH_VENV) build .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -67,7 +67,7 @@ def draw_neighbors(config):
     if not estimator.latest_checkpoint():
         raise UserError(f"--model_dir={config.run.model_dir}: has no checkpoint yet")
     model, train, test = estimator.model, experiment.train, experiment.dataset.test
-    bank, written = model.bank.rows.numpy(), model.bank.written.numpy()
+    bank, written = model.bank.float32_rows(), model.bank.written.numpy()
     labels = np.where(written, train.labels, -1)  # rows never written are nobody's neighbours
     queries, indices, truth = embed(model, experiment.batches_of(test))
     votes = knn_votes(queries, bank, labels, tau=config.method.tau, classes=experiment.dataset.class_count)

@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from data.errors import UserError
 from models.backbone import backbone_from_architecture
+from models.precision import computing_in_float32
 
 FORMAT = 1
 TOLERANCE = 1e-4  # of the self-check, relative to the largest activation: kernels differ between machines
@@ -27,7 +28,8 @@ TOLERANCE = 1e-4  # of the self-check, relative to the largest activation: kerne
 def write(folder, embedder, step, **facts):
     """Writes the export of `embedder` to `folder`, whole or not at all; returns the folder.
 
-    facts (JSON-able) are added to backbone.json. Raises FileExistsError when the folder is there.
+    It computes in float32 whatever the precision of `embedder`. facts (JSON-able) are added to backbone.json. Raises
+    FileExistsError when the folder is there.
     """
     folder = Path(folder)
     if folder.exists():
@@ -35,12 +37,14 @@ def write(folder, embedder, step, **facts):
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    tf.saved_model.save(serving_module(embedder), str(temporary), signatures=_signatures(embedder))
+    with computing_in_float32(embedder):
+        signatures, checked = _signatures(embedder), self_check(embedder)
+    tf.saved_model.save(serving_module(embedder), str(temporary), signatures=signatures)
     with h5py.File(temporary / "backbone.weights.h5", "w") as file:
         for weight in embedder.weights:
             file.create_dataset(weight.path, data=weight.numpy())
     (temporary / "backbone.json").write_text(json.dumps(describe(embedder, step, **facts), indent=1) + "\n")
-    np.savez(temporary / "self_check.npz", **self_check(embedder))
+    np.savez(temporary / "self_check.npz", **checked)
     os.rename(temporary, folder)
     return folder
 

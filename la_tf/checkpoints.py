@@ -4,7 +4,8 @@
     checkpoints/step-00000123/state.json    step, epoch, and the state of schedules and monitors
 
 Arrays are stored by name and in their logical shape, not as a replica or a shard happens to hold them, so a run can
-come back on another number of devices. A folder appears by one rename: it is whole or absent.
+come back on another number of devices. bfloat16, which NumPy cannot read back, is stored as float32, which holds every
+one of its numbers. A folder appears by one rename: it is whole or absent.
 """
 
 import json
@@ -87,7 +88,7 @@ def write(model_dir, step, arrays, state, keep):
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     with open(temporary / "arrays.npz", "wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, **{name: _readable(array) for name, array in arrays.items()})
         _sync(file)
     with open(temporary / "state.json", "w") as file:
         json.dump({"format": FORMAT, "step": step, **state}, file, indent=1)
@@ -109,6 +110,10 @@ def remove_folders(paths):
             except FileNotFoundError:
                 continue
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _readable(array):
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
 def _entries(path):

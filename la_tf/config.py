@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from data.config import DataConfig
 from data.errors import FlagError
 from models.backbone import BACKBONES, check_architecture, stems
+from models.precision import PRECISIONS
 from models.preprocessing import SMALL_IMAGE, Preprocessing
 
 # Name -> where the keras.Model of the method lives. Adding a method: one file and one line here.
@@ -29,6 +30,7 @@ CLUSTERINGS = ("kmeans", "dbscan")
 IR_LOSSES = ("softmax", "nce")
 NOISE_NORMALIZERS = ("first_batch", "running")
 DC_HEADS = ("a", "b")
+BANK_DTYPES = ("float32", "bfloat16", "float16")
 OPTIMIZERS = ("sgd", "lars")
 MODES = ("train", "eval", "both")
 SCHEDULES = ("plateau", "steps", "cosine", "constant")
@@ -39,7 +41,7 @@ STEMS = ("auto", "imagenet", "small")
 CIRCUMSTANCES = {
     "dataset", "tfds_data_dir", "tfds_split", "image_root", "first_label", "max_bad_fraction", "workers", "model_dir",
     "mode", "epochs", "max_steps", "checkpoint_steps", "keep", "log_steps", "deterministic", "early_stopping",
-    "warm_start", "exporters",
+    "warm_start", "exporters", "xla",
 }  # fmt: skip
 
 
@@ -57,10 +59,12 @@ class ModelConfig:
     embedding_dim: int | None = None  # D; None: by method
     pixel_mean: tuple[float, ...] | None = None  # of R, G, B in [0, 1]; None: by data set
     pixel_std: tuple[float, ...] | None = None
+    precision: str = "float32"  # of the backbone's computations; its weights are float32
 
     def __post_init__(self):
         _one_of("backbone", self.backbone, tuple(BACKBONES))
         _one_of("stem", self.stem, STEMS)
+        _one_of("precision", self.precision, PRECISIONS)
         if self.embedding_dim is not None:
             _at_least("embedding_dim", self.embedding_dim, 2)
         if (self.pixel_mean is None) != (self.pixel_std is None):
@@ -106,6 +110,7 @@ class MethodConfig:
     method: str = "la"
     tau: float | None = None
     bank_momentum: float = 0.5  # t
+    bank_dtype: str = "float32"  # that rows are stored in; all that is computed with them is float32
     # Instance Recognition, and the warm start of Local Aggregation
     ir_loss: str | None = read_by("ir", "la")
     noise_rows: int | None = read_by("ir", "la")  # m of Wu et al.
@@ -125,6 +130,9 @@ class MethodConfig:
     clustering: str = read_by("la", default="kmeans")
     dbscan_eps: float = read_by("la", default=0.5)
     dbscan_min_samples: int = read_by("la", default=5)
+    warm_iterations: int = read_by("la", default=5)  # of k-means from the last clustering; 0: always from nothing
+    cluster_sample: int = read_by("la", default=0)  # rows a cluster that k-means learns from; 0: all
+    cluster_in_background: bool = read_by("la", default=False)
     # DeepCluster
     dc_head: str | None = read_by("dc")
     head_units: int | None = read_by("dc")
@@ -142,11 +150,12 @@ class MethodConfig:
         choices = {
             "method": tuple(METHODS), "ir_loss": IR_LOSSES, "noise_normalizer": NOISE_NORMALIZERS,
             "background": BACKGROUNDS, "close": CLOSE, "cluster_on": CLUSTER_ON, "clustering": CLUSTERINGS,
-            "dc_head": DC_HEADS,
+            "dc_head": DC_HEADS, "bank_dtype": BANK_DTYPES,
         }  # fmt: skip
         least = {
             "noise_rows": 1, "warmup_epochs": 0, "background_k": 1, "background_clusterings": 1,
             "background_clusters": 2, "close_k": 1, "clusterings": 1, "clusters": 2, "dbscan_min_samples": 1,
+            "warm_iterations": 0, "cluster_sample": 0,
             "head_units": 1, "small_views": 0, "projection_units": 1, "prototypes": 2,
             "sinkhorn_iterations": 1, "queue": 0, "queue_from_epoch": 0, "frozen_prototype_epochs": 0,
         }  # fmt: skip
@@ -224,6 +233,7 @@ class RunOptions:
     keep: int = 3
     log_steps: int = 100
     deterministic: bool = False
+    xla: bool = False
     warm_start: str | None = None
     exporters: tuple[str, ...] = ("best", "final")
 

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from data.errors import UserError
-from la_tf import clustering
+from la_tf import cluster_health, clustering
 from la_tf.config import interval
 from la_tf.embedding import embedder_from
 from la_tf.knn import embed
@@ -193,7 +193,7 @@ class DeepCluster(Method):
 
     def training_losses(self, batch):
         """Returns the loss `[B]` of the class layer against the clusters, and embeddings `[B, p]` as whitened now."""
-        features = self.features(batch["image"], training=True)
+        features = self.forward(self.features, batch["image"])
         labels = tf.maximum(self._labels_of(batch), 0)  # where there is none, the loss is not counted
         losses = assignment_losses(features, labels, self.class_kernel.value, self.class_bias.value)
         return losses, self.project(features)
@@ -220,9 +220,10 @@ class DeepCluster(Method):
         """Moves the class layer by plain gradient descent: momentum would be that of other classes, rounds ago."""
         trunk, rate = self.trainable_variables, tf.convert_to_tensor(self.optimizer.learning_rate)
         by_trunk, by_kernel, by_bias = tape.gradient(objective, [trunk, self.class_kernel.value, self.class_bias.value])
+        rate_of_scaled = rate / self.optimizer.scale_loss(1.0)  # read before `apply_gradients` adapts the scale
         self.optimizer.apply_gradients(zip(by_trunk, trunk, strict=True))
-        self.class_kernel.assign_sub(rate * (by_kernel + self.weight_decay * self.class_kernel))
-        self.class_bias.assign_sub(rate * by_bias)
+        self.class_kernel.assign_sub(rate_of_scaled * by_kernel + rate * self.weight_decay * self.class_kernel)
+        self.class_bias.assign_sub(rate_of_scaled * by_bias)
 
     # -- a round ------------------------------------------------------------------------------------------------------
 
@@ -245,11 +246,11 @@ class DeepCluster(Method):
         self.bank.fill(indices, embeddings)
         self._fresh_class_layer(number)
         truth = None if self.image_labels is None else self.image_labels[indices]
-        found = clustering.health(embeddings, labels, previous, truth, seed=self.seed)
+        found = cluster_health.health(embeddings, labels, previous, truth, seed=self.seed)
         if "nmi_previous" in found:
             # By chance alone clusters share much information when there are many: 0.47 for ImageNet's 10,000.
             shuffled = np.random.default_rng([self.seed, number]).permutation(previous)
-            found["nmi_chance"] = clustering.nmi_previous(labels, shuffled)
+            found["nmi_chance"] = cluster_health.nmi_previous(labels, shuffled)
         return {"clusters_empty": self.clusters - len(np.unique(labels)), **found}
 
     def _whitened_embeddings(self, number):

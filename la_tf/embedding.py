@@ -36,11 +36,15 @@ def build_embedder(backbone, dimension):
     return embedder_from(backbone, keras.layers.Dense(dimension, name="embedding", dtype="float32")(pooled(backbone)))
 
 
-def embedder_for(config):
-    """Returns the freshly initialised embedder of the method of a resolved `la_tf.config.Config`."""
+def embedder_for(config, precision="float32"):
+    """Returns the freshly initialised embedder of the method of a resolved `la_tf.config.Config`.
+
+    `precision` is what the backbone computes in: the config's own while it trains, float32 where it is judged or
+    exported. What lies behind the backbone is always float32.
+    """
     from la_tf.config import method_class  # the methods' modules import this one
 
     model, image_size = config.model, config.data.image_size
     preprocessing = Preprocessing(model.pixel_mean, model.pixel_std, image_size)
-    backbone = build_backbone(**model.architecture(image_size), preprocessing=preprocessing)
+    backbone = build_backbone(**model.architecture(image_size), preprocessing=preprocessing, precision=precision)
     return method_class(config.method.method).build_embedder(backbone, config)

@@ -67,10 +67,8 @@ class Estimator:
         if len(named) < len(self.model.variables):
             counted = Counter(variable.path for variable in self.model.variables)
             raise UserError(f"the model has two variables called {counted.most_common(1)[0][0]}; rename a layer")
-        # Without the optimizer's own name: Keras numbers those of a process (`sgd`, `sgd_1`, ...).
-        own = f"{self.model.optimizer.name}/"
-        optimizer = self.model.optimizer.variables
-        named |= {f"optimizer/{variable.path.removeprefix(own)}": variable for variable in optimizer}
+        optimizer = self.model.optimizer
+        named |= {f"optimizer/{_name_within(optimizer, variable)}": variable for variable in optimizer.variables}
         named |= {f"metrics/{variable.path}": variable for variable in self.model.metrics_variables}
         return named
 
@@ -79,6 +77,7 @@ class Estimator:
         try:
             with checkpoints.read_arrays(checkpoint) as arrays:
                 self._assign(arrays, checkpoint)
+            self.model.resume(checkpoints.read_state(checkpoint).get("settled", {}))
         except zipfile.BadZipFile as error:
             raise UserError(f"{checkpoint}: is damaged ({error}); remove it to go on from the one before") from None
 
@@ -120,6 +119,7 @@ class Estimator:
 
     def save(self, hooks=(), **state):
         """Writes a checkpoint of the current step; returns its folder."""
+        state["settled"] = self.model.settle()
         arrays = {name: variable.numpy() for name, variable in self.variables().items()}
         hook_states = {type(hook).__name__: hook.get_state() for hook in hooks if hasattr(hook, "get_state")}
         keep = self.config.keep_checkpoint_max
@@ -167,6 +167,14 @@ class Estimator:
         if name not in self._event_folders:
             self._event_folders[name] = EventFolder(Path(self.config.model_dir) / f"eval_{name}")
         return self._event_folders[name]
+
+
+def _name_within(optimizer, variable):
+    """Without the optimizers' own names: Keras numbers those of a process (`sgd`, `sgd_1`, ...)."""
+    inner = getattr(optimizer, "inner_optimizer", None)  # of one that scales the loss
+    if inner is not None and variable.path.startswith(f"{inner.name}/"):
+        return f"inner/{variable.path.removeprefix(f'{inner.name}/')}"
+    return variable.path.removeprefix(f"{optimizer.name}/")
 
 
 def train_and_evaluate(estimator, train_spec, eval_specs=(), exporters=()):

@@ -182,11 +182,12 @@ class Experiment:
 
         kind = method_class(self.config.method.method)
         learner = kind(
-            embedder_for(self.config),
+            embedder_for(self.config, self.config.model.precision),
             self.train.size,
             # LARS decays weights within its own rule.
             weight_decay=0.0 if self.config.optimizer.optimizer == "lars" else self.config.optimizer.weight_decay,
             seed=self.config.run.seed,
+            xla=self.config.run.xla,
             **kind.arguments(self.config, self._training_set()),
         )
         learner.compile(self._optimizer())
@@ -211,8 +212,14 @@ class Experiment:
         if chosen.optimizer == "lars":
             from la_tf.lars import LARS
 
-            return LARS(self._learning_rate(), chosen.momentum, chosen.weight_decay, chosen.trust)
-        return keras.optimizers.SGD(self._learning_rate(), momentum=chosen.momentum)
+            optimizer = LARS(self._learning_rate(), chosen.momentum, chosen.weight_decay, chosen.trust)
+        else:
+            optimizer = keras.optimizers.SGD(self._learning_rate(), momentum=chosen.momentum)
+        if self.config.model.precision != "mixed_float16":
+            return optimizer
+        from la_tf.loss_scaling import LossScaling
+
+        return LossScaling(optimizer)
 
     def _learning_rate(self):
         from la_tf import schedules

@@ -8,6 +8,7 @@ from data import flags as data_flags
 from data.errors import FlagError
 from la_tf.config import (
     BACKGROUNDS,
+    BANK_DTYPES,
     CLOSE,
     CLUSTER_ON,
     CLUSTERINGS,
@@ -26,6 +27,7 @@ from la_tf.config import (
     RunOptions,
 )
 from models.backbone import BACKBONES
+from models.precision import PRECISIONS
 
 _MODEL, _METHOD, _OPTIMIZER = ModelConfig(), MethodConfig(), OptimizerConfig()
 _RUN = RunOptions(model_dir="unset")
@@ -60,8 +62,17 @@ flags.DEFINE_list(
     "pixel_std", None, "Deviation of R, G, B that the network divides by. Default: ImageNet's; digits' own."
 )
 
+flags.DEFINE_string(
+    "precision",
+    _MODEL.precision,
+    f"{_choices(PRECISIONS)}: of the backbone in training. Weights, embeddings, bank, loss and exports are float32.",
+)
+
 flags.DEFINE_float("tau", None, "tau, the temperature of every softmax and of the kNN votes. Default: 0.07; swav 0.1.")
 flags.DEFINE_float("bank_momentum", _METHOD.bank_momentum, "t, the weight of the new embedding in a bank row.")
+flags.DEFINE_string(
+    "bank_dtype", _METHOD.bank_dtype, f"{_choices(BANK_DTYPES)}: what bank rows are stored in, not computed in."
+)
 flags.DEFINE_string(
     "ir_loss", None, f"ir, la: {_choices(IR_LOSSES)} over the N images. Default: softmax up to N = 100,000, else nce."
 )
@@ -110,6 +121,21 @@ flags.DEFINE_string(
 flags.DEFINE_float("dbscan_eps", _METHOD.dbscan_eps, "la: DBSCAN's radius, a distance between unit vectors.")
 flags.DEFINE_integer(
     "dbscan_min_samples", _METHOD.dbscan_min_samples, "la: images within the radius that make a core of a cluster."
+)
+flags.DEFINE_integer(
+    "warm_iterations",
+    _METHOD.warm_iterations,
+    "la: iterations of k-means from the last clustering when clusters are renewed; 0: 20 from nothing each time.",
+)
+flags.DEFINE_integer(
+    "cluster_sample",
+    _METHOD.cluster_sample,
+    "la: images a cluster that k-means learns from, drawn anew each time; 0: all. All are assigned in any case.",
+)
+flags.DEFINE_boolean(
+    "cluster_in_background",
+    _METHOD.cluster_in_background,
+    "la: clusters are found while training goes on with the last ones, for the next time they are due.",
 )
 flags.DEFINE_string(
     "dc_head",
@@ -163,6 +189,9 @@ flags.DEFINE_integer("keep", _RUN.keep, "How many checkpoints to keep.")
 flags.DEFINE_integer("log_steps", _RUN.log_steps, "Metrics every so many steps besides every epoch.")
 flags.DEFINE_boolean(
     "deterministic", _RUN.deterministic, "Deterministic kernels: slower, bit-identical on one machine."
+)
+flags.DEFINE_boolean(
+    "xla", _RUN.xla, "XLA compiles the network's passes in training. On a CPU oneDNN, the default, has been faster."
 )
 flags.DEFINE_string(
     "warm_start", None, "A model_dir whose weights, and bank if its pictures are the same, a new run starts from."

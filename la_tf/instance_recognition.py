@@ -5,19 +5,20 @@ import math
 import keras
 import tensorflow as tf
 
+from la_tf import log_sums
 from la_tf.memory_bank import STATE
 from la_tf.method import Method
-from la_tf.neighbors import similarities
+from la_tf.neighbors import rows_at
 
 RUNNING_WEIGHT = 0.01  # of a new estimate of Z in the running one
 
 
-def instance_recognition_loss(similarity, indices, tau):
+def instance_recognition_loss(own_similarity, log_sum, tau):
     """Returns -log P(i|v_i) `[B]` (equation 1; Wu et al. equation 2), the softmax over all N rows.
 
-    similarity is `[B, N]`, indices `[B]` names each image's own row.
+    own_similarity `[B]` is v̄_i · v_i, log_sum `[B]` is log sum_j exp(v̄_j · v_i / tau).
     """
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=indices, logits=similarity / tau)
+    return log_sum - own_similarity / tau
 
 
 def noise_contrastive_loss(own_similarity, noise_similarity, size, log_normalizer, tau):
@@ -102,11 +103,15 @@ class InstanceRecognition(Method):
 
     def recognition_losses(self, embeddings, indices):
         """Returns the losses `[B]` of `embeddings` `[B, D]` against the bank as it is."""
-        if self.ir_loss == "softmax":
-            return instance_recognition_loss(similarities(embeddings, self.bank.rows.value), indices, self.tau)
-        return self._noise_contrastive_losses(embeddings, indices)
+        own_rows = rows_at(self.bank.rows.value, indices, embeddings.dtype)
+        own_similarity = tf.reduce_sum(embeddings * own_rows, axis=1)
+        if self.ir_loss == "nce":
+            return self._noise_contrastive_losses(embeddings, own_similarity)
+        every_row = lambda rows: [tf.ones([tf.size(rows), 1], tf.bool)]  # noqa: E731
+        logs, _ = log_sums.over_bank(embeddings, self.bank.rows.value, self.tau, every_row)
+        return instance_recognition_loss(own_similarity, logs[:, 0], self.tau)
 
-    def _noise_contrastive_losses(self, embeddings, indices):
+    def _noise_contrastive_losses(self, embeddings, own_similarity):
         bank, size = self.bank.rows.value, self.bank.rows.shape[0]
         # Drawn by (seed, step), so that a resumed run draws the same; with replacement, the image's own row not barred.
         noise = tf.random.stateless_uniform(
@@ -115,8 +120,7 @@ class InstanceRecognition(Method):
             maxval=size,
             dtype=tf.int32,
         )
-        own_similarity = tf.reduce_sum(embeddings * tf.gather(bank, indices), axis=1)
-        noise_similarity = tf.einsum("bd,bmd->bm", embeddings, tf.gather(bank, noise))
+        noise_similarity = tf.einsum("bd,bmd->bm", embeddings, rows_at(bank, noise, embeddings.dtype))
         # Pictures that are not valid take part as the ones that stand in for them.
         estimate = tf.stop_gradient(log_normalizer_of(own_similarity, noise_similarity, size, self.tau))
         log_normalizer = self.normalizer.update(estimate)

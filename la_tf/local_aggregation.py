@@ -8,50 +8,29 @@ import numpy as np
 import tensorflow as tf
 
 from data.errors import UserError
-from la_tf import clustering
+from la_tf import clustering, log_sums
+from la_tf.cluster_renewal import BackgroundLabels, Renewal
 from la_tf.config import interval
 from la_tf.instance_recognition import InstanceRecognition
 from la_tf.knn import embed
 from la_tf.memory_bank import STATE
-from la_tf.neighbors import background_neighbors, close_among, cluster_mates, is_own_row, nearest, similarities
+from la_tf.neighbors import background_neighbors, close_among, cluster_mates, is_own_row
 
 # The loss of an image whose C_i and B_i do not meet: -log(0 + 1e-7), as in the authors' code. A constant, so it has
 # no gradient; it is not 0, or a run that loses its close neighbours would look as if it improved.
 EMPTY_INTERSECTION_LOSS = -math.log(1e-7)
 
 
-def local_aggregation_loss(background_similarity, close, tau):
+def local_aggregation_loss(log_background, log_close):
     """Returns -log [P(C_i ∩ B_i | v_i) / P(B_i | v_i)] `[B]` (equation 3).
 
-    background_similarity `[B, k]` holds v̄_j · v_i for j in B_i (-inf for columns that are not), close `[B, k]` marks
-    those that lie in C_i too. The normaliser of equation 1 cancels; both sums are log-sum-exps, so no temperature
-    overflows.
+    log_background and log_close `[B]` are log sum_j exp(v̄_j · v_i / tau) over B_i and over C_i ∩ B_i, -inf where these
+    do not meet. The normaliser of equation 1 cancels, and with it every overflow.
     """
-    logits = background_similarity / tau
-    empty = ~tf.reduce_any(close, axis=1)
-    minus_infinity = tf.constant(float("-inf"), logits.dtype)
+    empty = log_close == -math.inf
     # Where nothing is close, all of B_i stands in: a finite number with a finite gradient that tf.where then drops.
-    close_logits = tf.where(close | empty[:, None], logits, minus_infinity)
-    loss = tf.reduce_logsumexp(logits, axis=1) - tf.reduce_logsumexp(close_logits, axis=1)
+    loss = log_background - tf.where(empty, log_background, log_close)
     return tf.where(empty, tf.constant(EMPTY_INTERSECTION_LOSS, loss.dtype), loss)
-
-
-def nearest_background(embeddings, bank, written, k):
-    """Returns similarities and rows `[B, k]` of B_i = N_k(v_i), found anew from the embeddings `[B, D]` (section 3.1).
-
-    bank `[N, D]`, written `[N]` bool; a column that is none of B_i has similarity -inf.
-    """
-    return background_neighbors(similarities(embeddings, bank), written, k)
-
-
-def fixed_background(embeddings, bank, inside):
-    """Returns the same for a B_i that does not follow the embedding (section 5.2): all N rows are columns.
-
-    inside, `[B, N]` or `[1, N]` bool, marks B_i: all written rows, or those in a cluster of the image's own.
-    """
-    similarity = similarities(embeddings, bank)
-    rows = tf.range(tf.shape(bank)[0])[None, :]
-    return tf.where(inside, similarity, tf.constant(float("-inf"), similarity.dtype)), rows
 
 
 class LocalAggregation(InstanceRecognition):
@@ -61,8 +40,10 @@ class LocalAggregation(InstanceRecognition):
     in `background_clusterings` clusterings of `background_clusters` each. close "clusters": C_i is the union of its
     clusters in `clusterings` (H) clusterings of `clusters` (m) each; "self": the image alone; "knn": its `close_k` (k')
     nearest rows. cluster_on "center_crops" clusters fresh embeddings of `center_crops()` instead of the bank;
-    clustering "dbscan" takes no m but a radius and a least number of neighbours. image_labels `[N]` (-1 unknown), where
-    given, serve the health metric `purity` and nothing else.
+    clustering "dbscan" takes no m but a radius and a least number of neighbours; k-means goes on from the last one by
+    `warm_iterations` (0: never) and learns from `cluster_sample` rows a cluster (0: all). With cluster_in_background
+    training goes on with the last clusters until those that a thread finds are taken, the next time they are due.
+    image_labels `[N]` (-1 unknown), where given, serve the health metric `purity` and nothing else.
     """
 
     def __init__(
@@ -83,6 +64,9 @@ class LocalAggregation(InstanceRecognition):
         clustering="kmeans",
         dbscan_eps=0.5,
         dbscan_min_samples=5,
+        warm_iterations=clustering.WARM_ITERATIONS,
+        cluster_sample=0,
+        cluster_in_background=False,
         warmup_epochs=10,
         image_labels=None,
         center_crops=None,
@@ -101,6 +85,8 @@ class LocalAggregation(InstanceRecognition):
         self.cluster_every = interval(cluster_every)
         self.clustering = clustering
         self.dbscan = (dbscan_eps, dbscan_min_samples)
+        self.warm_iterations = warm_iterations
+        self.cluster_sample = cluster_sample
         self.clusters_due = False  # no checkpoint falls between `begin_epoch`, which sets it, and `begin_step`
         self.warmup_epochs = warmup_epochs
         self.image_labels = image_labels
@@ -109,11 +95,14 @@ class LocalAggregation(InstanceRecognition):
             self.cluster_labels = self._labels("cluster_labels", size, clusterings)
         if background == "cluster":
             self.background_labels = self._labels("background_labels", size, background_clusterings)
+        self.in_background = BackgroundLabels(self.label_variables) if cluster_in_background else None
+        self.renewal = Renewal(self._cluster, self.label_variables, self.in_background, image_labels, self.seed)
         self.aggregating = self.add_weight(name="aggregating", shape=(), initializer="zeros", dtype="bool", **STATE)
         self.close_mean = keras.metrics.Mean(name="close_mean")
         self.close_min = Least(name="close_min")
         self.empty_fraction = keras.metrics.Mean(name="empty_fraction")
         self.own_in_background = keras.metrics.Mean(name="own_in_background")
+        self.sorted_out_fraction = keras.metrics.Mean(name="sorted_out_fraction")
 
     def _labels(self, name, size, clusterings):
         """Returns labels `[N, H]`, so that one gather fetches all of a row; -1: not clustered yet."""
@@ -131,7 +120,7 @@ class LocalAggregation(InstanceRecognition):
         names = (
             "background", "background_k", "background_clusterings", "background_clusters", "close", "close_k",
             "clusters", "clusterings", "cluster_on", "cluster_every", "clustering", "dbscan_eps", "dbscan_min_samples",
-            "warmup_epochs",
+            "warm_iterations", "cluster_sample", "cluster_in_background", "warmup_epochs",
         )  # fmt: skip
         chosen = {name: getattr(config.method, name) for name in names}
         of_pictures = {"image_labels": pictures.labels, "center_crops": pictures.center_crops}
@@ -149,36 +138,61 @@ class LocalAggregation(InstanceRecognition):
 
     def aggregation_losses(self, embeddings, indices, valid):
         """Returns equation 3 `[B]` of `embeddings` `[B, D]` against bank and clusters as they are."""
-        similarity, rows = self._background_of(embeddings, indices)
-        close = self._close_among(similarity, rows, indices) & tf.math.is_finite(similarity)
-        losses = local_aggregation_loss(similarity, close, self.tau)
-        close_count = tf.reduce_sum(tf.cast(close, tf.float32), axis=1)  # |C_i ∩ B_i|
-        own = is_own_row(rows, indices) & tf.math.is_finite(similarity)
-        self.close_mean.update_state(close_count, valid)
-        self.close_min.update_state(close_count, valid)
-        self.empty_fraction.update_state(close_count == 0, valid)
-        self.own_in_background.update_state(tf.reduce_any(own, axis=1), valid)
-        return losses
+        sums = self._sums_over_nearest if self.background == "knn" else self._sums_over_fixed
+        logs, sizes, own_in_background = sums(embeddings, indices)  # over B_i, over C_i ∩ B_i
+        self.close_mean.update_state(sizes[:, 1], valid)
+        self.close_min.update_state(tf.cast(sizes[:, 1], tf.float32), valid)
+        self.empty_fraction.update_state(sizes[:, 1] == 0, valid)
+        self.own_in_background.update_state(own_in_background, valid)
+        return local_aggregation_loss(logs[:, 0], logs[:, 1])
 
-    def _background_of(self, embeddings, indices):
-        """Returns similarities `[B, c]` and rows `[B, c]` or `[1, c]` of B_i."""
-        bank, written = self.bank.rows.value, self.bank.written.value
-        if self.background == "knn":
-            return nearest_background(embeddings, bank, written, self.background_k)
-        inside = written[None, :]
-        if self.background == "cluster":
-            inside &= cluster_mates(indices, self.background_labels.value)
-        return fixed_background(embeddings, bank, inside)
-
-    def _close_among(self, similarity, rows, indices):
-        """Returns which of the background `rows` are in C_i, `[B, c]` bool."""
+    def _sums_over_nearest(self, embeddings, indices):
+        """Returns log-sums and sizes `[B, 2]` of B_i = N_k(v_i) (section 3.1) and of C_i ∩ B_i; whether i is in B_i."""
+        similarity, rows = self._nearest(embeddings, self.background_k)
+        in_background = similarity != -math.inf  # B_i may be smaller than k
+        own = is_own_row(rows, indices) & in_background
         if self.close == "self":
-            return is_own_row(rows, indices)
+            close = own
+        elif self.close == "knn":  # similarities fall
+            close = in_background & (tf.range(self.background_k) < self.close_k)
+        else:
+            close = in_background & close_among(rows, indices, self.cluster_labels.value)
+        bank, sets = self.bank.rows.value, (in_background, close)
+        logs, sizes = log_sums.over_rows(embeddings, bank, self.tau, similarity, rows, sets)
+        return logs, sizes, tf.reduce_any(own, axis=1)
+
+    def _sums_over_fixed(self, embeddings, indices):
+        """Returns the same for a B_i that does not follow the embedding (section 5.2): all rows, or its clusters."""
+        bank, written = self.bank.rows.value, self.bank.written.value
+
+        def in_background(rows):
+            mates = self.background == "all" or cluster_mates(rows, indices, self.background_labels.value)
+            return tf.gather(written, rows)[:, None] & mates
+
+        def close(rows):
+            if self.close == "self":
+                return rows[:, None] == tf.cast(indices, rows.dtype)
+            return cluster_mates(rows, indices, self.cluster_labels.value)
+
+        def sets(rows):
+            background = in_background(rows)
+            return [background] if self.close == "knn" else [background, background & close(rows)]
+
+        logs, sizes = log_sums.over_bank(embeddings, bank, self.tau, sets)
         if self.close == "knn":
-            return nearest(similarity, self.close_k)
-        if self.background == "knn":
-            return close_among(rows, indices, self.cluster_labels.value)
-        return cluster_mates(indices, self.cluster_labels.value)
+            inside = in_background if self.background == "cluster" else None
+            similarity, rows = self._nearest(embeddings, self.close_k, inside)
+            nearest = (similarity != -math.inf,)
+            close_logs, close_sizes = log_sums.over_rows(embeddings, bank, self.tau, similarity, rows, nearest)
+            logs, sizes = tf.concat([logs, close_logs], axis=1), tf.concat([sizes, close_sizes], axis=1)
+        return logs, sizes, tf.gather(written, indices)
+
+    def _nearest(self, embeddings, k, inside=None):
+        """Returns similarities and rows `[B, k]` of the nearest written rows, and counts who was sorted out."""
+        bank, written = self.bank.rows.value, self.bank.written.value
+        similarity, rows, sorted_out = background_neighbors(embeddings, bank, written, k, inside)
+        self.sorted_out_fraction.update_state(sorted_out)
+        return similarity, rows
 
     def begin_epoch(self, epoch):
         """Begins Local Aggregation once the warm start is over, and renews the clusters; returns their health."""
@@ -195,40 +209,41 @@ class LocalAggregation(InstanceRecognition):
         self.aggregating.assign(True)
         self.clusters_due = begins and of == "steps"  # at the step that comes now
         due = of == "epochs" and (begins or (epoch - self.warmup_epochs) % count == 0)
-        return {"phase": "la", **(self.renew_clusters() if due else {})}
+        return {"phase": "la", **(self.renew_clusters(epoch, begins) if due else {})}
 
     def begin_step(self, step):
         """Renews the clusters where they are renewed by steps."""
         count, of = self.cluster_every
         if of != "steps" or not bool(self.aggregating.numpy()) or not (self.clusters_due or step % count == 0):
             return {}
-        self.clusters_due = False
-        return self.renew_clusters()
+        begins, self.clusters_due = self.clusters_due, False
+        return self.renew_clusters(step, begins)
 
-    def renew_clusters(self):
-        """Clusters the images anew; C_i, and B_i where it is made of clusters, follow. Returns health metrics."""
+    def renew_clusters(self, moment=0, begins=True):
+        """Clusters the images anew; C_i, and B_i where it is made of clusters, follow. Returns health metrics.
+
+        `moment` numbers the renewals. In the background, all but the one that `begins` LA take effect a renewal later.
+        """
         self.aggregating.assign(True)
-        found = {}
-        if self.background != "cluster" and self.close != "clusters":
-            return found
-        rows, indices = self._to_be_clustered()
-        if self.background == "cluster":
-            clusterings = self.background_labels.shape[1]
-            self._check_enough(len(indices), "background_clusters", self.background_clusters)
-            # Seeds apart from those of C_i's clusterings, or one would be the other.
-            labels = clustering.cluster(rows, self.background_clusters, clusterings, self.seed, first=self.clusterings)
-            self._assign(self.background_labels, indices, labels)
-        if self.close == "clusters":
-            previous = self.cluster_labels.numpy()[indices]
-            if self.clustering == "dbscan":
-                labels = clustering.dbscan(rows, *self.dbscan)
-            else:
-                self._check_enough(len(indices), "clusters", self.clusters)
-                labels = clustering.cluster(rows, self.clusters, self.clusterings, self.seed)  # [n, H]
-            self._assign(self.cluster_labels, indices, labels)
-            truth = None if self.image_labels is None else self.image_labels[indices]
-            found = clustering.health(rows, labels, previous, truth, seed=self.seed)
-        return found
+        if not self.label_variables:
+            return {}
+        return self.renewal.renew(self._to_be_clustered, moment, begins)
+
+    def _cluster(self, name, rows, previous, moment):
+        """Returns the labels `[n, H]` of `rows` for one of `label_variables`; in a thread, so without TensorFlow."""
+        if name == "cluster_labels" and self.clustering == "dbscan":
+            return clustering.dbscan(rows, *self.dbscan)
+        flag = "clusters" if name == "cluster_labels" else "background_clusters"
+        # Seeds of B_i's clusterings apart from those of C_i's, or one would be the other.
+        first = 0 if name == "cluster_labels" else self.clusterings
+        options = {"iterations": self.warm_iterations, "sample": self.cluster_sample, "moment": moment}
+        clusters, clusterings = getattr(self, flag), previous.shape[1]
+        if len(rows) < clusters:
+            raise UserError(
+                f"--{flag}={clusters}: only {len(rows)} of {self.bank.rows.shape[0]} images have been seen; lower it, "
+                "or raise --warmup_epochs"
+            )
+        return clustering.cluster(rows, clusters, clusterings, self.seed, first, previous=previous, **options)
 
     def _to_be_clustered(self):
         """Returns unit rows `[n, D]` and which images they stand for, `[n]`."""
@@ -236,31 +251,37 @@ class LocalAggregation(InstanceRecognition):
             embeddings, indices, _ = embed(self, self.center_crops())
             return embeddings, indices
         written = np.flatnonzero(self.bank.written.numpy())
-        return self.bank.rows.numpy()[written], written
+        return self.bank.float32_rows()[written], written
 
-    def _check_enough(self, seen, flag, clusters):
-        if seen < clusters:
-            raise UserError(
-                f"--{flag}={clusters}: only {seen} of {self.bank.rows.shape[0]} images have been seen; lower it, or "
-                "raise --warmup_epochs"
-            )
+    def settle(self):
+        """Waits for a clustering in the background, so that a checkpoint holds it; returns its health."""
+        return {} if self.in_background is None else self.in_background.settle()
 
-    @staticmethod
-    def _assign(variable, indices, labels):
-        every_label = np.full(variable.shape, clustering.UNASSIGNED, np.int32)
-        every_label[indices] = labels
-        variable.assign(every_label)
+    def resume(self, settled):
+        """Goes on from a checkpoint and what `settle` returned then."""
+        if self.in_background is not None:
+            self.in_background.resume(settled)
+
+    @property
+    def label_variables(self):
+        """The clusterings behind C_i and B_i, those that there are."""
+        labels = [getattr(self, name, None) for name in ("cluster_labels", "background_labels")]
+        return [variable for variable in labels if variable is not None]
 
     @property
     def picture_variables(self):
         """The memory bank and its clusters."""
-        labels = [getattr(self, name, None) for name in ("cluster_labels", "background_labels")]
-        return [*super().picture_variables, *(variable for variable in labels if variable is not None)]
+        waiting = [] if self.in_background is None else self.in_background.variables
+        return [*super().picture_variables, *self.label_variables, *waiting]
 
     @property
     def metrics(self):
-        """The loss, and how LA is doing: |C_i ∩ B_i| (mean, least), how often empty, how often i is in B_i."""
+        """The loss, and how LA is doing: |C_i ∩ B_i| (mean, least), how often empty, how often i is in B_i.
+
+        And how many images had to be sorted out over the whole bank (`neighbors.background_neighbors`).
+        """
         health = [self.close_mean, self.close_min, self.empty_fraction, self.own_in_background]
+        health.append(self.sorted_out_fraction)
         return [*super().metrics, *health]
 
     def epoch_metrics(self):

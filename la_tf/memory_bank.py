@@ -30,15 +30,20 @@ def mixed_rows(old_rows, embeddings, momentum):
 
 
 class MemoryBank(keras.layers.Layer):
-    """Holds `rows` `[N, D]` and `written` `[N]`, which tells the rows that hold an embedding from the random ones."""
+    """Holds `rows` `[N, D]` and `written` `[N]`, which tells the rows that hold an embedding from the random ones.
 
-    def __init__(self, size, dimension, momentum=0.5, seed=0, name="memory_bank"):
-        super().__init__(name=name, dtype="float32")  # stays float32 under mixed precision
+    `dtype` is what rows are stored in; in bfloat16 or float16 they take half the memory and are of unit length to three
+    or four digits, as equation 5 is computed in float32 and its result rounded.
+    """
+
+    def __init__(self, size, dimension, momentum=0.5, seed=0, dtype="float32", name="memory_bank"):
+        super().__init__(name=name, dtype="float32")  # whatever Keras' policy is
         self.momentum = momentum
         self.rows = self.add_weight(
             name="rows",
             shape=(size, dimension),
-            initializer=lambda shape, dtype: random_unit_rows(*shape, seed),
+            initializer=lambda shape, dtype: tf.cast(random_unit_rows(*shape, seed), dtype),
+            dtype=dtype,
             **STATE,
         )
         self.written = self.add_weight(
@@ -48,6 +53,10 @@ class MemoryBank(keras.layers.Layer):
             dtype="bool",
             **STATE,
         )
+
+    def float32_rows(self):
+        """Returns all rows `[N, D]` as a float32 array, whatever they are stored in."""
+        return self.rows.numpy().astype(np.float32, copy=False)
 
     def fill(self, indices, embeddings):
         """Writes unit rows `embeddings` `[n, D]` as they are at `indices` `[n]`; all others count as not written."""
@@ -66,7 +75,8 @@ class MemoryBank(keras.layers.Layer):
         last = last_occurrences(indices, valid)
         seen = last >= 0
         old_rows = tf.gather(self.rows.value, indices)
-        new_rows = mixed_rows(old_rows, tf.gather(embeddings, tf.maximum(last, 0)), self.momentum)
+        newest = tf.gather(embeddings, tf.maximum(last, 0))
+        new_rows = tf.cast(mixed_rows(tf.cast(old_rows, newest.dtype), newest, self.momentum), old_rows.dtype)
         positions = indices[:, None]
         self.rows.value.scatter_nd_update(positions, tf.where(seen[:, None], new_rows, old_rows))
         self.written.value.scatter_nd_update(positions, seen)

@@ -1,6 +1,7 @@
 """What every method shares: one training step, the memory bank, the weight decay, and what happens between epochs."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import keras
@@ -32,17 +33,30 @@ class Method(Trainable):
 
     warm_starts = True
 
-    def __init__(self, embedder, size, *, bank_momentum=0.5, weight_decay=1e-4, seed=0, name=None):
+    def __init__(
+        self,
+        embedder,
+        size,
+        *,
+        bank_momentum=0.5,
+        bank_dtype="float32",
+        weight_decay=1e-4,
+        seed=0,
+        xla=False,
+        name=None,
+    ):
         super().__init__(name=name)
         self.embedder = embedder
-        self.bank = MemoryBank(size, embedder.output_shape[-1], bank_momentum, seed)
+        self.bank = MemoryBank(size, embedder.output_shape[-1], bank_momentum, seed, bank_dtype)
+        self.xla = xla
+        self._by_xla = {}  # name of a network -> its compiled forward pass
         self.weight_decay = weight_decay
         self.seed = seed
 
     @staticmethod
     def arguments(config, pictures):
         """Returns what the constructor takes of a `la_tf.config.Config` and a `TrainingSet`."""
-        return {"bank_momentum": config.method.bank_momentum}
+        return {"bank_momentum": config.method.bank_momentum, "bank_dtype": config.method.bank_dtype}
 
     @staticmethod
     def build_embedder(backbone, config):
@@ -51,7 +65,20 @@ class Method(Trainable):
 
     def call(self, images, training=False):
         """Returns unit embeddings `[B, D]` of `images` `[B, H, W, 3]` in [0, 1]."""
-        return self.embedder(images, training=training)
+        return self.forward(self.embedder, images) if training else self.embedder(images, training=False)
+
+    def forward(self, network, images):
+        """Returns what `network`, the embedder or a part of it, makes of `images` in training.
+
+        With `xla` it is compiled, and with it its gradient. The whole step cannot be: the neighbours' shapes follow
+        from their similarities.
+        """
+        if not self.xla:
+            return network(images, training=True)
+        if network.name not in self._by_xla:
+            learning = partial(network, training=True)
+            self._by_xla[network.name] = tf.function(learning, jit_compile=True)
+        return self._by_xla[network.name](images)
 
     # -- a step -----------------------------------------------------------------------------------------------------
 

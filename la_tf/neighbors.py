@@ -1,21 +1,227 @@
-"""Who stands near whom: background neighbours B_i by similarity, close neighbours C_i by clusters (section 3.1)."""
+"""Who stands near whom: background neighbours B_i by similarity, close neighbours C_i by clusters (section 3.1).
+
+B_i is found exactly without ever holding [B, N] similarities, and without a sort of N numbers. A sample of the bank
+gives a lower bound of an image's k-th largest similarity; one pass over the bank, block by block, keeps what reaches it
+(the candidates, some 1.4 k); the k largest of those are B_i. An image whose bound fails is sorted out over the whole
+bank, few of them at a time, and counted.
+"""
+
+import math
 
 import tensorflow as tf
 
+BLOCK = 4096  # rows of the bank at a time: they and their similarities stay in the cache
+GROUP = 8  # neighbouring rows of which the largest similarity is looked at before each of them is
+SAMPLE_EVERY = 32  # every so many rows are in the sample
+SAMPLE_DEVIATIONS = 4.0  # the bound lies so much lower than expected: about one in 30,000 fails
+MOST_DEVIATIONS = 6.0  # candidates beyond what is expected; more are not kept: ties without end, as in a collapsed bank
+SIMILARITIES_AT_ONCE = 2**23  # where all similarities of an image are needed, as many images as make so many
+LEAST_ROWS = 2**14  # below, sorting all similarities is as fast
 
-def similarities(embeddings, bank):
-    """Returns v̄_j · v_i for every row of the bank, `[B, N]`, from `[B, D]` and `[N, D]`."""
-    return tf.matmul(embeddings, bank, transpose_b=True)
 
+def rows_at(bank, rows, dtype):
+    """Returns the `rows` `[n]` of the bank `[N, D]`, a tensor or a variable, in `dtype`.
 
-def background_neighbors(similarity, written, k):
-    """Returns similarities and indices `[B, k]` of the k written rows most similar to each embedding (B_i).
-
-    similarity is `[B, N]`, written `[N]` bool. Ties go to the lowest index. Where fewer than k rows are written, the
-    rest has similarity -inf and so no weight in any log-sum-exp.
+    Never the variable as a whole: once it has been scattered to, TensorFlow copies all of it at every such read.
     """
-    lowest = tf.constant(float("-inf"), similarity.dtype)
-    return tf.math.top_k(tf.where(written[None, :], similarity, lowest), k)
+    return tf.cast(tf.gather(bank, rows), dtype)
+
+
+def blocks(size):
+    """Returns how many rows a block has and how many blocks cover `size` of them."""
+    length = min(BLOCK, size)
+    return length, math.ceil(size / length)
+
+
+def block_rows(number, size):
+    """Returns the rows of block `number`, and which of them were in no block before (the last one reaches back)."""
+    length, _ = blocks(size)
+    rows = tf.minimum(number * length, size - length) + tf.range(length)
+    return rows, rows >= number * length
+
+
+def background_neighbors(embeddings, bank, written, k, inside=None):
+    """Returns similarities and rows `[B, k]` of the k written rows most similar to each embedding (B_i); `[B]` bool.
+
+    embeddings `[B, D]`, bank `[N, D]`, written `[N]` bool; inside, where given, takes rows `[n]` and returns which of
+    them may be in each B_i, `[n, B]` bool. Similarities fall, ties go to the lowest index. Where there are fewer than
+    k such rows, the rest has similarity -inf and so no weight in any log-sum-exp. The last result marks the images for
+    which the bound failed; they took the long way to the same result. No gradient flows: see `log_sums.over_rows`.
+    """
+    size, embeddings = bank.shape[0], tf.stop_gradient(embeddings)
+    if size < LEAST_ROWS or k > size // SAMPLE_EVERY:
+        return *_by_sorting(embeddings, bank, written, k, inside), tf.zeros([tf.shape(embeddings)[0]], tf.bool)
+    similarity, rows, failed = _by_bound(embeddings, bank, written, k, inside)
+    similarity, rows = tf.cond(
+        tf.reduce_any(failed),
+        lambda: _mended(similarity, rows, failed, embeddings, bank, written, k, inside),
+        lambda: (similarity, rows),
+    )
+    return similarity, rows, failed
+
+
+def _by_sorting(embeddings, bank, written, k, inside):
+    """Returns similarities and rows `[B, k]` from all N similarities of an image, for few images at a time."""
+    at_once = max(1, SIMILARITIES_AT_ONCE // bank.shape[0])
+    if embeddings.shape[0] is not None and embeddings.shape[0] <= at_once:
+        return _sorted_out(embeddings, bank, written, k, inside, tf.range(embeddings.shape[0]))
+    count = tf.shape(embeddings)[0]
+    turns = (count + at_once - 1) // at_once
+
+    def turn(number, similarity, rows):
+        images = tf.range(number * at_once, tf.minimum((number + 1) * at_once, count))
+        found = _sorted_out(tf.gather(embeddings, images), bank, written, k, inside, images)
+        return number + 1, similarity.write(number, found[0]), rows.write(number, found[1])
+
+    similarity, rows = (
+        tf.TensorArray(dtype, size=turns, element_shape=[None, k], infer_shape=False)
+        for dtype in (embeddings.dtype, tf.int32)
+    )
+    _, similarity, rows = tf.while_loop(
+        lambda number, *_: number < turns, turn, (0, similarity, rows), parallel_iterations=1
+    )
+    return similarity.concat(), rows.concat()
+
+
+def _sorted_out(embeddings, bank, written, k, inside, images):
+    """Returns similarities and rows `[n, k]` of `embeddings` `[n, D]`, those of the batch's `images` `[n]`."""
+    size = bank.shape[0]
+    length, count = blocks(size)
+
+    def similarities(number):
+        rows, new = block_rows(number, size)
+        similarity = tf.matmul(rows_at(bank, rows, embeddings.dtype), embeddings, transpose_b=True)  # [n, B]
+        allowed = (tf.gather(written, rows))[:, None]
+        if inside is not None:
+            allowed &= tf.gather(inside(rows), images, axis=1)
+        return tf.boolean_mask(only(allowed, similarity), new) if size % length else only(allowed, similarity)
+
+    if count == 1:
+        similarity = similarities(0)
+    else:
+        found = tf.TensorArray(embeddings.dtype, size=count, element_shape=[None, None], infer_shape=False)
+        _, found = tf.while_loop(
+            lambda number, _: number < count,
+            lambda number, found: (number + 1, found.write(number, similarities(number))),
+            (0, found),
+            parallel_iterations=1,
+        )
+        similarity = found.concat()
+    return tf.math.top_k(tf.transpose(similarity), k)
+
+
+def _mended(similarity, rows, failed, embeddings, bank, written, k, inside):
+    """Returns similarities and rows `[B, k]` with those of the images that `failed` `[B]` found by sorting."""
+    images = tf.cast(tf.where(failed), tf.int32)
+    few = images[:, 0]
+    right = None if inside is None else lambda rows: tf.gather(inside(rows), few, axis=1)
+    found = _by_sorting(tf.gather(embeddings, few), bank, written, k, right)
+    return tf.tensor_scatter_nd_update(similarity, images, found[0]), tf.tensor_scatter_nd_update(
+        rows, images, found[1]
+    )
+
+
+def _by_bound(embeddings, bank, written, k, inside):
+    """Returns similarities and rows `[B, k]`, and for which images `[B]` they are not to be used."""
+    bound = _lower_bound(embeddings, bank, written, k, inside)
+    keys, rows, similarity, crowded = _candidates(embeddings, bank, bound, k, inside)
+    wanted = (similarity >= tf.gather(bound, keys % tf.size(bound))[:, None]) & (rows >= 0)
+    wanted &= tf.gather(written, tf.maximum(rows, 0))
+    keys = tf.boolean_mask(tf.broadcast_to(keys[:, None], tf.shape(rows)), wanted)
+    table, columns, counts = _table(
+        keys, tf.boolean_mask(rows, wanted), tf.boolean_mask(similarity, wanted), tf.size(bound), bank.shape[0]
+    )
+    failed = crowded | (counts < k)
+    # Candidates stand in the order of their rows, and top_k takes the first of equals. Images without enough of them
+    # are to be mended: zeros will do.
+    missing = tf.maximum(k - tf.shape(table)[1], 0)
+    table = tf.pad(table, [[0, 0], [0, missing]], constant_values=float("-inf"))
+    columns = tf.pad(columns, [[0, 0], [0, missing]])
+    similarity, places = tf.math.top_k(table, k)
+    return similarity, tf.gather(columns, places, batch_dims=1), failed
+
+
+def _lower_bound(embeddings, bank, written, k, inside):
+    """Returns for each image a similarity `[B]` that at least k rows most likely reach; -inf where the sample has none.
+
+    In a sample of every 32nd row the k-th largest similarity of all has a rank of about k / 32, with a deviation of the
+    root of that.
+    """
+    rows = tf.range(SAMPLE_EVERY // 2, bank.shape[0], SAMPLE_EVERY)
+    similarity = tf.matmul(embeddings, rows_at(bank, rows, embeddings.dtype), transpose_b=True)
+    allowed = tf.gather(written, rows)[None, :]
+    if inside is not None:
+        allowed &= tf.transpose(inside(rows))
+    return tf.math.top_k(only(allowed, similarity), _sample_rank(k))[0][:, -1]
+
+
+def _sample_rank(k):
+    expected = k / SAMPLE_EVERY
+    return math.ceil(expected + SAMPLE_DEVIATIONS * math.sqrt(expected)) + 1
+
+
+def _candidates(embeddings, bank, bound, k, inside):
+    """Returns all groups of rows in which one reaches its image's bound.
+
+    These are, for n groups of 8 rows: keys `[n]` (block x B + image, rising), rows `[n, 8]` (-1 for one that belongs to
+    the block before) and similarities `[n, 8]`; and `[B]` bool: which images have more than are kept.
+    """
+    size, images = bank.shape[0], tf.size(bound)
+    length, count = blocks(size)
+    rank = _sample_rank(k)
+    most = math.ceil(SAMPLE_EVERY * (rank + MOST_DEVIATIONS * math.sqrt(rank)))
+    # No bound, no candidates: such images are sorted out.
+    hopeless = ~tf.math.is_finite(bound)
+
+    def scan(number, kept, keys, rows, similarities):
+        block, new = block_rows(number, size)
+        similarity = tf.matmul(rows_at(bank, block, embeddings.dtype), embeddings, transpose_b=True)  # [n, B]
+        if inside is not None:
+            similarity = only(inside(block), similarity)
+        largest = tf.reduce_max(tf.reshape(similarity, [length // GROUP, GROUP, images]), axis=1)
+        reached = (largest >= bound) & (kept <= most)
+        kept += tf.reduce_sum(tf.cast(reached, tf.int32), axis=0)
+        hits = tf.cast(tf.where(tf.transpose(reached)), tf.int32)  # by image, then by row
+        members = hits[:, 1:] * GROUP + tf.range(GROUP)
+        values = tf.gather(tf.reshape(similarity, [-1]), members * images + hits[:, :1])
+        numbers = tf.gather(tf.where(new, block, -1), members)
+        keys = keys.write(number, number * images + hits[:, 0])
+        return number + 1, kept, keys, rows.write(number, numbers), similarities.write(number, values)
+
+    kept = tf.where(hopeless, most + 1, 0)
+    keys = tf.TensorArray(tf.int32, size=count, element_shape=[None], infer_shape=False)
+    rows, similarities = (
+        tf.TensorArray(dtype, size=count, element_shape=[None, GROUP], infer_shape=False)
+        for dtype in (tf.int32, embeddings.dtype)
+    )
+    _, kept, *found = tf.while_loop(
+        lambda number, *_: number < count, scan, (0, kept, keys, rows, similarities), parallel_iterations=2
+    )
+    return *(array.concat() for array in found), kept > most
+
+
+def _table(keys, rows, similarity, images, size):
+    """Returns candidates as a table: similarities `[B, c]` (-inf where there are no more), rows `[B, c]`, counts `[B]`.
+
+    keys `[n]` (block x B + image) rise, so each image's candidates come block by block.
+    """
+    in_block = tf.math.bincount(keys, minlength=images * blocks(size)[1])
+    before = tf.cumsum(in_block, exclusive=True)  # of all images
+    by_image = tf.reshape(in_block, [-1, images])
+    counts = tf.reduce_sum(by_image, axis=0)
+    own_before = tf.reshape(tf.cumsum(by_image, axis=0, exclusive=True), [-1])
+    width = tf.reduce_max(counts)
+    column = tf.range(tf.size(keys)) + tf.gather(own_before - before, keys)
+    places = (keys % images * width + column)[:, None]
+    lowest = tf.fill([images * width], tf.constant(float("-inf"), similarity.dtype))
+    table = tf.tensor_scatter_nd_update(lowest, places, similarity)
+    columns = tf.scatter_nd(places, rows, [images * width])
+    return tf.reshape(table, [images, width]), tf.reshape(columns, [images, width]), counts
+
+
+def only(allowed, similarity):
+    """Returns `similarity` with -inf where it is not `allowed`."""
+    return tf.where(allowed, similarity, tf.constant(float("-inf"), similarity.dtype))
 
 
 def close_among(neighbors, indices, cluster_labels):
@@ -31,22 +237,13 @@ def close_among(neighbors, indices, cluster_labels):
     return same_cluster | is_own_row(neighbors, indices)
 
 
-def cluster_mates(indices, cluster_labels):
-    """Returns `[B, N]` bool: which of all rows share a cluster with `indices` `[B]` in any clustering of `[N, H]`."""
-    mates = is_own_row(tf.range(tf.shape(cluster_labels)[0])[None, :], indices)
-    for labels in tf.unstack(cluster_labels, axis=1):  # one by one: [B, N, H] would not fit at large N
-        own = tf.gather(labels, indices)[:, None]
-        mates |= (labels[None, :] == own) & (own >= 0)
+def cluster_mates(rows, indices, cluster_labels):
+    """Returns `[n, B]` bool: which `rows` `[n]` share a cluster with `indices` `[B]` in any clustering of `[N, H]`."""
+    mates = rows[:, None] == tf.cast(indices, rows.dtype)
+    own_labels, their_labels = tf.gather(cluster_labels, indices), tf.gather(cluster_labels, rows)
+    for own, theirs in zip(tf.unstack(own_labels, axis=1), tf.unstack(their_labels, axis=1), strict=True):
+        mates |= (theirs[:, None] == own) & (own >= 0)  # one by one: [n, B, H] would be large
     return mates
-
-
-def nearest(similarity, k):
-    """Returns `[B, c]` bool: which k of each row of `similarity` `[B, c]` are the largest; ties to the lowest index."""
-    _, columns = tf.math.top_k(similarity, k)
-    batch = tf.broadcast_to(tf.range(tf.shape(columns)[0])[:, None], tf.shape(columns))
-    places = tf.reshape(tf.stack([batch, columns], axis=-1), [-1, 2])
-    chosen = tf.scatter_nd(places, tf.ones([tf.shape(places)[0]], tf.int32), tf.shape(similarity))
-    return chosen > 0
 
 
 def is_own_row(neighbors, indices):

@@ -38,7 +38,7 @@ class Supervised(Method):
 
     def training_losses(self, batch):
         """Returns the cross-entropy `[B]` and the embeddings `[B, D]`."""
-        embeddings = self.embedding_layer(batch["image"], training=True)
+        embeddings = self.forward(self.embedding_layer, batch["image"])
         logits = self.classifier(embeddings)
         labels = tf.maximum(batch["label"], 0)
         right = tf.cast(tf.argmax(logits, axis=1) == labels, tf.float32)

@@ -51,6 +51,16 @@ class Trainable(keras.Model):
         """Prepares a step; returns what it found out as a dict of metrics."""
         return {}
 
+    def settle(self):
+        """Finishes what is under way beside the training, for a checkpoint to hold it.
+
+        Returns what else a checkpoint must hold besides the variables, as a dict that JSON can take.
+        """
+        return {}
+
+    def resume(self, settled):
+        """Goes on from a checkpoint, whose variables are in place, and what `settle` had returned for it."""
+
     def epoch_rows(self, epoch):
         """Returns the rows that an epoch trains on, `[n]` in their order; None for every row once, shuffled."""
         return None

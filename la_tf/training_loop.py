@@ -122,7 +122,7 @@ class TrainingLoop:
         return logs
 
     def _check(self, loss):
-        """Raises UserError for a loss that is no number, before it gets into a checkpoint."""
+        """Raises UserError for a loss that is no number, before it gets into a checkpoint, and for steps in vain."""
         if not math.isfinite(loss):
             rate = float(self.model.optimizer.learning_rate)
             good = self.estimator.latest_checkpoint()
@@ -132,6 +132,13 @@ class TrainingLoop:
                     f" in a new --model_dir, from scratch or by --warm_start={self.config.model_dir} ({good.name})"
                 )
             raise UserError(f"the loss is {loss} at step {self.step}, learning rate {rate:.2g}: {remedy}")
+        # Every skipped step halves the scale: one that lies below 1 was not what made the gradients overflow.
+        scale = float(getattr(self.model.optimizer, "dynamic_scale", 1))
+        if scale < 1:
+            raise UserError(
+                f"--precision=mixed_float16: the gradients are not finite at step {self.step}, whatever the loss is "
+                f"scaled by; take --precision=mixed_bfloat16 or a lower --learning_rate in a new --model_dir"
+            )
 
     def _save(self, epoch, logs=None):
         self.estimator.save(

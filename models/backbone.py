@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from models.precision import PRECISIONS, building_in
 from models.preprocessing import Preprocessing, check_keys
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def build_backbone(
     channels: Sequence[int] | None = None,
     sobel: bool = False,
     layout: str = "tensorflow",
+    precision: str = "float32",
 ) -> Backbone:
     """A freshly initialised backbone (`keras.utils.set_random_seed` before it makes the weights repeatable).
 
@@ -76,7 +78,8 @@ def build_backbone(
     VGG16 has none). `resnet_version` is for ResNets alone. Without `batch_norm` the convolutions have biases.
     `channels` are other widths of AlexNet's five convolutions, DeepCluster's (96, 256, 384, 384, 256) for one. `sobel`
     has the network see edges (`layers.Sobel`) in place of colours. `layout="keras"` has the ResNet-50 v1 stride and pad
-    as keras.applications' does (see `models.resnet`). `preprocessing=None` is ImageNet's at 224 px.
+    as keras.applications' does (see `models.resnet`). `preprocessing=None` is ImageNet's at 224 px. `precision`, one of
+    `PRECISIONS`, is how this object computes and no part of the architecture: its weights are float32 in all of them.
     Raises ValueError naming the argument.
     """
     preprocessing = preprocessing or Preprocessing()
@@ -91,10 +94,12 @@ def build_backbone(
         "layout": layout,
     }
     check_architecture(**arguments)
+    _check_choice("precision", precision, PRECISIONS)
     _check_image_size(name, stem, preprocessing.image_size)
     arguments["channels"] = None if channels is None else list(channels)
     build = importlib.import_module(BACKBONES[name][0]).build
-    model, strides = build(**arguments, preprocessing=preprocessing)
+    with building_in(precision):
+        model, strides = build(**arguments, preprocessing=preprocessing)
     return Backbone(
         model=model,
         strides=strides,

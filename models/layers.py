@@ -7,6 +7,7 @@ import math
 import keras
 import tensorflow as tf
 
+from models import convolutions
 from models.preprocessing import Preprocessing
 
 BATCH_NORM_EPSILON = 1e-5
@@ -31,7 +32,10 @@ def convolution(x, filters, size, name, stride=1, use_bias=False, initializer="f
     padded = padding == "same" and stride > 1 and size > 1
     if padded:
         x = keras.layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
-    kind = ValidConvolution if padding == "valid" else keras.layers.Conv2D
+    if padding == "valid":
+        kind = ValidConvolution
+    else:
+        kind = SameConvolution if stride == 1 else keras.layers.Conv2D
     return kind(
         filters,
         size,
@@ -156,6 +160,21 @@ class LeastSide(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "side": self.side}
+
+
+@keras.saving.register_keras_serializable(package="la_tf")
+class SameConvolution(keras.layers.Conv2D):
+    """Keras' SAME Conv2D of stride 1, in training with the gradients that are fastest where it runs.
+
+    Outside of training it is Keras' own, so that an exported graph holds nothing but the convolution.
+    """
+
+    def call(self, inputs, training=None):
+        gradients = convolutions.faster_gradients(inputs.shape, inputs.dtype, self.kernel_size[0])
+        if not (training and any(gradients)):
+            return super().call(inputs)
+        outputs = convolutions.convolution(inputs, tf.convert_to_tensor(self.kernel), gradients)
+        return self.activation(tf.nn.bias_add(outputs, self.bias) if self.use_bias else outputs)
 
 
 @keras.saving.register_keras_serializable(package="la_tf")

@@ -47,6 +47,7 @@ def make(**values):
         {"learning_rate": 0.0}, {"learning_rate": NAN}, {"momentum": 1.0}, {"momentum": -0.1}, {"weight_decay": -1e-4},
         {"schedule": "linear"}, {"patience": 0}, {"mode": "test"}, {"epochs": 0}, {"max_steps": 0}, {"seed": -1},
         {"seed": 2**31}, {"early_stopping": -1}, {"checkpoint_steps": -1}, {"keep": 0}, {"log_steps": 0},
+        {"precision": "float16"}, {"bank_dtype": "int8"},
     ],
     ids=lambda bad: str(bad),
 )  # fmt: skip
@@ -168,7 +169,7 @@ def test_a_flag_that_a_method_does_not_read_is_no_part_of_its_identity():
     [
         {"dataset": "folder:/moved"}, {"workers": 3}, {"model_dir": "runs/y"}, {"mode": "train"}, {"epochs": 300},
         {"max_steps": 9}, {"checkpoint_steps": 5}, {"keep": 1}, {"log_steps": 1}, {"deterministic": True},
-        {"exporters": ("final",)}, {"warm_start": "runs/a"}, {"tfds_data_dir": "/elsewhere"},
+        {"exporters": ("final",)}, {"warm_start": "runs/a"}, {"tfds_data_dir": "/elsewhere"}, {"xla": True},
     ],
     ids=lambda other: next(iter(other)),
 )  # fmt: skip
@@ -183,6 +184,7 @@ def test_where_how_long_and_how_loudly_may_change(other):
         {"image_size": 32}, {"learning_rate": 0.1}, {"weight_decay": 0.0}, {"schedule": "cosine"}, {"jitter": 0.1},
         {"validation_fraction": 0.2}, {"warmup_epochs": 3}, {"clusters": 9}, {"background_k": 9}, {"flip": True},
         {"embedding_dim": 64}, {"patience": 3}, {"clusterings": 3}, {"batch_norm": False}, {"resnet_version": 1},
+        {"precision": "mixed_bfloat16"}, {"bank_dtype": "float16"},
     ],
     ids=lambda other: next(iter(other)),
 )  # fmt: skip
@@ -195,6 +197,7 @@ OTHER_CHOICES = {
     "warmup_epochs": 3, "background": "all", "background_k": 9, "background_clusterings": 4, "background_clusters": 8,
     "close": "knn", "close_k": 5, "clusterings": 2, "clusters": 6, "cluster_on": "center_crops",
     "cluster_every": "2epochs", "clustering": "dbscan", "dbscan_eps": 0.4, "dbscan_min_samples": 3,
+    "warm_iterations": 2, "cluster_sample": 64, "cluster_in_background": True,
 }  # fmt: skip
 
 

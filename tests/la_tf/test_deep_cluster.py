@@ -16,6 +16,7 @@ from la_tf.config import Config, MethodConfig, ModelConfig, OptimizerConfig, Run
 from la_tf.deep_cluster import DeepCluster, Whitening, assignment_losses, build_embedder, uniform_rows, whitening
 from la_tf.embedding import UnitLength
 from la_tf.estimator import Estimator
+from la_tf.loss_scaling import LossScaling
 from la_tf.method import TrainingSet
 from la_tf.resolve import resolve
 from la_tf.specs import ModeKeys, RunConfig, TrainSpec
@@ -190,10 +191,13 @@ def test_the_loss_is_the_softmax_of_a_linear_layer_on_rectified_features():
         np.testing.assert_allclose(found.numpy(), by_hand, rtol=1e-10, atol=1e-12)
 
 
-def test_two_steps_move_the_trunk_with_momentum_and_the_class_layer_without():
+@pytest.mark.parametrize("scaled", [False, True])
+def test_two_steps_move_the_trunk_with_momentum_and_the_class_layer_without(scaled):
     rates = (0.5, 0.1)  # at steps 0 and 1
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([0], list(rates))
     model = tiny_model(schedule, 0.9)
+    if scaled:
+        model.compile(LossScaling(model.optimizer))
     model.begin_epoch(0)
     model.class_kernel.assign(np.random.default_rng(1).standard_normal((D, K)))  # of a size that shows
     labels = model.cluster_labels.numpy()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from la_tf import checkpoints, clustering
+from la_tf import checkpoints, cluster_health, clustering
 from tests.la_tf.test_train import lines, result_of
 from tests.programs import run
 
@@ -43,7 +43,7 @@ def test_instance_recognition_learns_and_dbscan_on_its_bank_is_trivial_by_short_
     for eps in (0.3, 0.5, 0.9, 1.1):
         labels = clustering.dbscan(rows, eps, 5)
         noise[eps] = np.mean(labels == clustering.UNASSIGNED)
-        largest[eps] = clustering.health(rows, labels)["cluster_max"] / len(rows)
+        largest[eps] = cluster_health.health(rows, labels)["cluster_max"] / len(rows)
     assert noise[0.3] > 0.95 and noise[0.5] > 0.95  # every image alone
     assert largest[0.9] > 0.9 and largest[1.1] > 0.9  # all images together
 

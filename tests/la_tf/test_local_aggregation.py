@@ -8,17 +8,14 @@ import pytest
 import tensorflow as tf
 
 from data.errors import UserError
-from la_tf import clustering
+from la_tf import clustering, log_sums
 from la_tf.embedding import UnitLength
+from la_tf.estimator import Estimator
 from la_tf.instance_recognition import InstanceRecognition, instance_recognition_loss
-from la_tf.local_aggregation import (
-    LocalAggregation,
-    fixed_background,
-    local_aggregation_loss,
-    nearest_background,
-)
+from la_tf.local_aggregation import LocalAggregation, local_aggregation_loss
 from la_tf.memory_bank import last_occurrences
-from la_tf.neighbors import background_neighbors, close_among, cluster_mates, is_own_row, nearest, similarities
+from la_tf.neighbors import background_neighbors, close_among, cluster_mates
+from la_tf.specs import RunConfig, TrainSpec
 from la_tf.trainable import mean_over
 from tests.la_tf import reference
 
@@ -56,9 +53,18 @@ def case(kind, clusterings, seed=0):
 
 def aggregate(embeddings, bank, written, indices, labels, k, tau):
     """Loss [B], C_i ∩ B_i [B, k] and B_i [B, k] of the paper's choices: nearest rows and clusters."""
-    similarity, rows = nearest_background(embeddings, bank, written, k)
-    close = close_among(rows, indices, labels) & tf.math.is_finite(similarity)
-    return local_aggregation_loss(similarity, close, tau), close, rows
+    similarity, rows, _ = background_neighbors(embeddings, bank, written, k)
+    there = similarity != -np.inf
+    close = close_among(rows, indices, labels) & there
+    logs, _ = log_sums.over_rows(embeddings, bank, tau, similarity, rows, (there, close))
+    return local_aggregation_loss(logs[:, 0], logs[:, 1]), close, rows
+
+
+def recognise(embeddings, bank, indices, tau):
+    """Loss [B] of equation 1."""
+    logs, _ = log_sums.over_bank(embeddings, bank, tau, lambda rows: [tf.ones([tf.size(rows), 1], tf.bool)])
+    own_similarity = tf.reduce_sum(embeddings * tf.gather(bank, indices), axis=1)
+    return instance_recognition_loss(own_similarity, logs[:, 0], tau)
 
 
 def norm_wise(found, wanted):
@@ -119,7 +125,7 @@ def test_warm_start_is_the_softmax_of_equation_1(dtype, tolerance):
     v = tf.constant(embeddings, dtype)
     with tf.GradientTape() as tape:
         tape.watch(v)
-        found = instance_recognition_loss(similarities(v, tf.constant(bank, dtype)), tf.constant(indices), TAU)
+        found = recognise(v, tf.constant(bank, dtype), tf.constant(indices), TAU)
     assert norm_wise(found.numpy(), losses) < tolerance
     assert norm_wise(tape.gradient(found, v).numpy(), gradients) < tolerance
 
@@ -139,8 +145,10 @@ def test_all_rows_as_background_is_the_loss_with_k_equal_to_n(clusterings):
     bank, written, labels, indices = (tf.constant(part) for part in (bank, written, labels, indices))
 
     def of_all(v):
-        similarity, _ = fixed_background(v, bank, written[None, :])
-        return local_aggregation_loss(similarity, cluster_mates(indices, labels), TAU)
+        def sets(rows):
+            return [tf.gather(written, rows)[:, None], cluster_mates(rows, indices, labels)]
+
+        return local_aggregation_loss(*tf.unstack(log_sums.over_bank(v, bank, TAU, sets)[0], axis=1))
 
     embeddings = reference.unit(inputs @ weights)
     found, by_v = loss_and_gradient(of_all, embeddings)
@@ -156,25 +164,20 @@ def test_the_image_alone_against_all_rows_is_instance_recognition():
     bank, indices = tf.constant(bank), tf.constant(indices)
 
     def of_self(v):
-        similarity, rows = fixed_background(v, bank, tf.fill([1, N], True))
-        return local_aggregation_loss(similarity, is_own_row(rows, indices), TAU)
+        def sets(rows):
+            return [tf.fill([tf.size(rows), 1], True), tf.cast(rows[:, None], tf.int64) == indices]
+
+        return local_aggregation_loss(*tf.unstack(log_sums.over_bank(v, bank, TAU, sets)[0], axis=1))
 
     embeddings = reference.unit(inputs @ weights)
     found, by_v = loss_and_gradient(of_self, embeddings)
-    wanted, wanted_by_v = loss_and_gradient(
-        lambda v: instance_recognition_loss(similarities(v, bank), indices, TAU), embeddings
-    )
+    wanted, wanted_by_v = loss_and_gradient(lambda v: recognise(v, bank, indices, TAU), embeddings)
     assert norm_wise(found, wanted) < 1e-9 and norm_wise(by_v, wanted_by_v) < 1e-9
-
-
-def test_the_nearest_are_exactly_k_and_ties_go_to_the_lowest_index():
-    similarity = tf.constant([[0.5, 0.9, 0.5, 0.5, 0.1], [0.0, 0.0, 0.0, 0.0, 1.0]])
-    assert nearest(similarity, 2).numpy().astype(int).tolist() == [[1, 1, 0, 0, 0], [1, 0, 0, 0, 1]]
 
 
 def test_cluster_mates_share_a_cluster_in_any_clustering_and_unclustered_rows_only_themselves():
     labels = tf.constant([[0, 5], [0, 6], [1, 5], [2, 7], [-1, -1], [-1, -1]])
-    found = cluster_mates(tf.constant([0, 3, 4], tf.int64), labels).numpy().astype(int)
+    found = cluster_mates(tf.range(6), tf.constant([0, 3, 4], tf.int64), labels).numpy().T.astype(int)
     assert found.tolist() == [[1, 1, 1, 0, 0, 0], [0, 0, 0, 1, 0, 0], [0, 0, 0, 0, 1, 0]]
 
 
@@ -203,13 +206,6 @@ def test_an_extreme_temperature_does_not_overflow():
     )
     losses, *_ = aggregate(v, *arguments, 50, 1e-3)  # exp(1 / 0.001) is far beyond float32
     assert np.isfinite(losses.numpy()).all()
-
-
-def test_background_has_exactly_k_rows_and_ties_go_to_the_lowest_index():
-    similarity = tf.constant([[0.5, 0.9, 0.5, 0.5, 0.1, 0.9]])
-    written = tf.constant([True, True, True, True, True, False])
-    _, neighbors = background_neighbors(similarity, written, 3)
-    assert neighbors.numpy().tolist() == [[1, 0, 2]]  # row 5 was never written
 
 
 def tiny_embedder(seed):
@@ -332,6 +328,85 @@ def test_clusters_are_renewed_as_often_as_asked(every, renewed_at_epochs, renewe
                 steps.append(step)
     assert epochs == renewed_at_epochs
     assert steps == renewed_at_steps  # the first step of Local Aggregation is number 2
+
+
+def banks(count):
+    """Banks that drift."""
+    rng = np.random.default_rng(6)
+    rows = [rng.standard_normal((40, D))]
+    for _ in range(count - 1):
+        rows.append(rows[-1] + 2 * rng.standard_normal((40, D)))
+    return [reference.unit(each).astype(np.float32) for each in rows]
+
+
+def labels_by_epoch(model, rows):
+    """What begin_epoch finds, and the labels that are then in effect, epoch by epoch."""
+    model.bank.written.assign(np.ones(40, bool))
+    for epoch, each in enumerate(rows):
+        model.bank.rows.assign(each)
+        yield model.begin_epoch(epoch), model.cluster_labels.numpy()
+
+
+@pytest.mark.parametrize("iterations", [0, 2])
+def test_clusters_go_on_from_the_last_ones_at_once_or_in_the_background_a_renewal_later(iterations):
+    rows = banks(4)
+    wanted = [clustering.cluster(rows[0], 5, 2, seed=3)]
+    for epoch in (1, 2, 3):
+        options = {"previous": wanted[-1], "moment": epoch, "iterations": iterations}
+        wanted.append(clustering.cluster(rows[epoch], 5, 2, seed=3, **options))
+    chosen = LA | {"warm_iterations": iterations}
+    assert len({each.tobytes() for each in wanted}) == 4
+    for (found, labels), each in zip(
+        labels_by_epoch(tiny_method(LocalAggregation, **chosen), rows), wanted, strict=True
+    ):
+        np.testing.assert_array_equal(labels, each)
+        assert found["cluster_seconds"] > 0 and 0 < found["cluster_objective"] < 1
+    later = labels_by_epoch(tiny_method(LocalAggregation, **chosen, cluster_in_background=True), rows)
+    for epoch, ((found, labels), effect) in enumerate(zip(later, [0, 0, 1, 2], strict=True)):
+        np.testing.assert_array_equal(labels, wanted[effect])
+        assert ("cluster_objective" in found) == (epoch != 1), "nothing new has come into effect"
+
+
+def test_what_goes_wrong_in_the_background_is_told_where_its_clusters_are_due(monkeypatch):
+    model = tiny_method(LocalAggregation, **LA, cluster_in_background=True)
+    epochs = labels_by_epoch(model, banks(3))
+    next(epochs)
+
+    def fails(*_, **__):
+        raise MemoryError("no room for\nthe centroids")
+
+    monkeypatch.setattr(clustering, "cluster", fails)
+    next(epochs)
+    with pytest.raises(UserError, match=r"^--cluster_in_background: .*MemoryError: no room for the centroids"):
+        next(epochs)
+
+
+def test_a_run_killed_while_clusters_are_found_in_the_background_ends_as_one_that_was_not(tmp_path):
+    choices = LA | {"warmup_epochs": 1, "cluster_in_background": True, "background": "cluster"}
+    choices |= {"background_clusters": 4, "background_clusterings": 2}
+
+    def input_fn(mode, context):
+        for step in itertools.count(context.first_step):
+            rng = np.random.default_rng(step)
+            indices = (8 * step + np.arange(8)) % 40
+            batch = {"image": rng.random((8, 4, 4, 3), np.float32), "index": indices, "label": np.full(8, -1)}
+            yield {name: tf.constant(value) for name, value in (batch | {"valid": np.ones(8, bool)}).items()}
+
+    def trained(folder, *stops):
+        for stop in stops:
+            config = RunConfig(model_dir=str(folder))
+            run = Estimator(lambda: tiny_method(LocalAggregation, **choices), config)
+            metrics = run.train(TrainSpec(input_fn, max_steps=stop, steps_per_epoch=5))
+        changing = ("time", "images_per_s", "cluster_seconds")
+        return run.variables(), {name: value for name, value in metrics.items() if name not in changing}
+
+    whole, metrics = trained(tmp_path / "whole", 20)
+    parts, metrics_of_parts = trained(tmp_path / "parts", 12, 15, 20)
+    for name, variable in whole.items():
+        np.testing.assert_array_equal(variable.numpy(), parts[name].numpy(), err_msg=name)
+    assert metrics == metrics_of_parts and "cluster_objective" in metrics
+    waiting = whole["background_clusterings/waiting"]
+    assert bool(waiting.numpy()), "the last checkpoint holds what was found for the next epoch"
 
 
 def test_dbscan_joins_what_is_dense_and_leaves_the_rest_alone():

@@ -92,6 +92,13 @@ def test_a_random_run_is_one_step_that_learns_nothing():
     assert resolve(make(method="random"), 1000)[0].run.max_steps == 1
 
 
+def test_a_bfloat16_bank_that_could_not_follow_is_told():
+    for dtype, momentum, told in (("bfloat16", 0.01, True), ("bfloat16", 0.5, False), ("float16", 0.01, False)):
+        for method in ("la", "supervised"):
+            _, warnings = resolve(make(method=method, bank_dtype=dtype, bank_momentum=momentum), 5000)
+            assert [line for line in warnings if line.startswith("--bank_dtype=bfloat16")] == warnings[:told]
+
+
 def test_one_clustering_is_enough_for_dbscan_and_many_images_are_too_much():
     resolved, warnings = resolve(make(clustering="dbscan"), 50_000)
     assert resolved.method.clusterings == 1 and warnings == []

@@ -1,0 +1,154 @@
+"""How the clusterings of a run are renewed: at once, or in a thread while training goes on with the last ones."""
+
+import threading
+import time
+
+import keras
+import numpy as np
+
+from data.errors import UserError
+from la_tf import cluster_health
+from la_tf.clustering import UNASSIGNED
+from la_tf.memory_bank import STATE
+
+
+class Job:
+    """A call under way in a thread; `result()` waits for what it returns, or raises UserError.
+
+    The thread is a daemon: a process that ends does not wait for it.
+    """
+
+    def __init__(self, call):
+        self._returned = self._error = None
+        self._thread = threading.Thread(target=self._run, args=(call,), name="clustering", daemon=True)
+        self._thread.start()
+
+    def _run(self, call):
+        try:
+            self._returned = call()
+        except Exception as error:  # raised by `result`, where it can be told
+            self._error = error
+
+    def result(self):
+        """Waits for the thread; returns what the call returned."""
+        self._thread.join()
+        if isinstance(self._error, UserError):
+            raise self._error
+        if self._error is not None:
+            what = " ".join(f"{type(self._error).__name__}: {self._error}".split())
+            raise UserError(
+                f"--cluster_in_background: the clustering failed ({what}); --nocluster_in_background needs less memory"
+            ) from self._error
+        return self._returned
+
+
+class BackgroundLabels(keras.layers.Layer):
+    """Holds the labels that a job finds for `variables`, from its end until they are taken.
+
+    When they are taken is the caller's choice, not the thread's, so a run stays a function of its seed.
+    """
+
+    def __init__(self, variables, name="background_clusterings"):
+        super().__init__(name=name)
+        self.labels = [
+            self.add_weight(
+                name=variable.name,
+                shape=variable.shape,
+                initializer=keras.initializers.Constant(UNASSIGNED),
+                dtype="int32",
+                **STATE,
+            )
+            for variable in variables
+        ]
+        self.waiting = self.add_weight(name="waiting", shape=(), initializer="zeros", dtype="bool", **STATE)
+        self.forget()
+
+    def start(self, find):
+        """Starts `find()`, which returns labels, an array for each variable, and their health, a dict."""
+        self._job = Job(find)
+
+    def settle(self):
+        """Waits for the job, if there is one, and keeps its labels in variables; returns their health."""
+        if self._job is not None:
+            labels, self._health = self._job.result()
+            self._job = None
+            for variable, value in zip(self.labels, labels, strict=True):
+                variable.assign(value)
+            self.waiting.assign(True)
+        return dict(self._health)
+
+    def resume(self, health):
+        """Goes on from variables that a checkpoint has filled, with the `health` that `settle` returned then."""
+        self._job, self._health = None, dict(health)
+
+    def take(self):
+        """Returns labels and health of the last job, waiting for it; None when there was none."""
+        health = self.settle()
+        if not bool(self.waiting.numpy()):
+            return None
+        labels = [variable.numpy() for variable in self.labels]
+        self.forget()
+        return labels, health
+
+    def forget(self):
+        """Drops what has been found or is under way."""
+        self._job, self._health = None, {}
+        self.waiting.assign(False)
+
+
+class Renewal:
+    """Renews the labels `[N, H]` in `variables` by `cluster(name, rows, previous, moment)`, in a thread or not.
+
+    background is a BackgroundLabels, or None to wait. image_labels `[N]` (-1 unknown) or None serve `purity` alone.
+    """
+
+    def __init__(self, cluster, variables, background=None, image_labels=None, seed=0):
+        self._cluster = cluster
+        self._variables = variables
+        self._background = background
+        self._image_labels = image_labels
+        self._seed = seed
+
+    def renew(self, snapshot, moment, begins):
+        """Finds labels of `snapshot()`: unit rows `[n, D]` and which images they are, `[n]`; returns health metrics.
+
+        In the background those of the moment before take effect instead, unless LA `begins`, and these are started.
+        """
+        if self._background is None:
+            return self._assign(*self._finder(snapshot(), moment)())
+        if begins or not all((variable.numpy() != UNASSIGNED).any() for variable in self._variables):
+            self._background.forget()
+            return self._assign(*self._finder(snapshot(), moment)())
+        waiting = self._background.take()
+        found = self._assign(*waiting) if waiting else {}
+        self._background.start(self._finder(snapshot(), moment))
+        return found
+
+    def _assign(self, labels, found):
+        for variable, value in zip(self._variables, labels, strict=True):
+            variable.assign(value)
+        return found
+
+    def _finder(self, rows_and_images, moment):
+        """Returns a function, free of TensorFlow, that finds the labels for all variables, and their health."""
+        rows, images = rows_and_images
+        before = {variable.name: variable.numpy() for variable in self._variables}
+        truth = None if self._image_labels is None else self._image_labels[images]
+
+        def find():
+            started = time.perf_counter()
+            labels = {name: self._cluster(name, rows, last[images], moment) for name, last in before.items()}
+            found = {"cluster_seconds": time.perf_counter() - started}
+            if "cluster_labels" in labels:
+                last = before["cluster_labels"][images]
+                found |= cluster_health.health(rows, labels["cluster_labels"], last, truth, self._seed)
+            return [_of_all(before[name].shape, images, of_some) for name, of_some in labels.items()], found
+
+        return find
+
+
+def _of_all(shape, images, labels):
+    """Returns labels of `shape` `[N, H]`: `labels` `[n, H]` at `images` `[n]`, UNASSIGNED elsewhere."""
+    every_label = np.full(shape, UNASSIGNED, np.int32)
+    every_label[images] = labels
+    return every_label

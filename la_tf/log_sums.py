@@ -1,0 +1,94 @@
+"""log sum_j exp(v̄_j · v_i / tau) over sets of rows of the bank: what the losses are made of (equations 1 to 3).
+
+Neither [B, N] nor [B, k, D] is ever held. The gradient of such a sum with respect to v_i, the mean of the rows weighted
+by their terms, is found along with it, so that the bank is passed through once.
+"""
+
+import math
+
+import tensorflow as tf
+
+from la_tf.neighbors import block_rows, blocks, only, rows_at
+
+
+def over_rows(embeddings, bank, tau, similarity, rows, sets):
+    """Returns the log-sums `[B, s]` over s sets of given rows for each image, and the sets' sizes `[B, s]`.
+
+    embeddings `[B, D]`, bank `[N, D]`; similarity `[B, k]` holds v̄_j · v_i for the `rows` j `[B, k]`, and each of the s
+    `sets` `[B, k]` bool marks some of them. An empty set has -inf and no gradient.
+    """
+
+    @tf.custom_gradient
+    def summed(embeddings):
+        members = tf.stack(sets, axis=1)  # [B, s, k]
+        logits = only(members, similarity[:, None, :] / tau)
+        logs = tf.reduce_logsumexp(logits, axis=2)
+        weights = tf.exp(logits - tf.where(logs == -math.inf, tf.zeros_like(logs), logs)[:, :, None])  # 0 if empty
+        means = weighted_rows(weights, rows, bank) / tau
+
+        def gradient(of_logs, of_sizes):
+            return tf.einsum("bs,bsd->bd", of_logs, means)
+
+        return (logs, tf.reduce_sum(tf.cast(members, tf.int32), axis=2)), gradient
+
+    return summed(embeddings)
+
+
+def weighted_rows(weights, rows, bank):
+    """Returns sum_j w_isj v̄_j `[B, s, D]` of weights `[B, s, k]` for rows `[B, k]`, an image at a time."""
+    return tf.map_fn(
+        lambda image: tf.matmul(image[0], rows_at(bank, image[1], weights.dtype)),
+        (weights, rows),
+        fn_output_signature=tf.TensorSpec([weights.shape[1], bank.shape[1]], weights.dtype),
+        parallel_iterations=2,
+    )
+
+
+def over_bank(embeddings, bank, tau, members):
+    """Returns the log-sums `[B, s]` over s sets out of all rows for each image, and the sets' sizes `[B, s]`.
+
+    embeddings `[B, D]`, bank `[N, D]`; members takes rows `[n]` and returns the s sets, each `[n, B]` or `[n, 1]` bool.
+    An empty set has -inf and no gradient.
+    """
+    size, dtype = bank.shape[0], embeddings.dtype
+    _, count = blocks(size)
+    lowest = tf.constant(float("-inf"), dtype)
+
+    @tf.custom_gradient
+    def summed(embeddings):
+        def one_block(number, *sums):
+            rows, new = block_rows(number, size)
+            block = rows_at(bank, rows, dtype)
+            logits = tf.matmul(block, embeddings, transpose_b=True) / tau  # [n, B]
+            of_block = zip(members(rows), sums[:s], sums[s : 2 * s], sums[2 * s : 3 * s], sums[3 * s :], strict=True)
+            added = [_added(only(member & new[:, None], logits), block, *before) for member, *before in of_block]
+            return number + 1, *(part for parts in zip(*added, strict=True) for part in parts)
+
+        images, dimension = tf.shape(embeddings)[0], bank.shape[1]
+        s = len(members(tf.range(0)))
+        start = [tf.fill([images], lowest)] * s + [tf.zeros([images], dtype)] * s
+        start += [tf.zeros([images, dimension], dtype)] * s + [tf.zeros([images], tf.int32)] * s
+        _, *sums = tf.while_loop(lambda number, *_: number < count, one_block, (0, *start), parallel_iterations=2)
+        largest, terms, weighted = (tf.stack(sums[s * part : s * part + s], axis=1) for part in range(3))
+        counts = tf.stack(sums[3 * s :], axis=1)
+
+        def gradient(of_logs, of_counts):
+            means = tf.math.divide_no_nan(weighted, terms[:, :, None]) / tau  # [B, s, D]
+            return tf.einsum("bs,bsd->bd", of_logs, means)
+
+        return (largest + tf.math.log(terms), counts), gradient
+
+    return summed(embeddings)
+
+
+def _added(logits, block, largest, terms, weighted, count):
+    """Returns the four running sums with a block's `logits` `[n, B]` (-inf: not a member) added, none overflowing."""
+    highest = tf.maximum(largest, tf.reduce_max(logits, axis=0))
+    shift = tf.where(tf.math.is_finite(highest), highest, tf.zeros_like(highest))  # while there is no member yet
+    scale, new_terms = tf.exp(largest - shift), tf.exp(logits - shift)
+    return (
+        highest,
+        terms * scale + tf.reduce_sum(new_terms, axis=0),
+        weighted * scale[:, None] + tf.matmul(new_terms, block, transpose_a=True),
+        count + tf.reduce_sum(tf.cast(tf.math.is_finite(logits), tf.int32), axis=0),
+    )
