@@ -1,9 +1,10 @@
-"""Runs all benchmarks, each in a process of its own: python -m benchmarks"""
+"""Runs all benchmarks, each in a process of its own: python -m benchmarks [--full]"""
 
 import subprocess
 import sys
 
-MODULES = ("train_step", "input_pipeline", "knn", "readout")
+MODULES = ("train_step", "neighbors", "clustering", "precision", "input_pipeline", "knn", "readout")
 
 if __name__ == "__main__":
-    sys.exit(max(subprocess.run([sys.executable, "-m", f"benchmarks.{name}"]).returncode for name in MODULES))
+    commands = ([sys.executable, "-m", f"benchmarks.{name}", *sys.argv[1:]] for name in MODULES)
+    sys.exit(max(subprocess.run(command).returncode for command in commands))

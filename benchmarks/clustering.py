@@ -1,4 +1,4 @@
-"""What it costs to renew the H clusterings one epoch later, beside finding them anew: python -m benchmarks.clustering
+"""What it costs to renew the H clusterings one epoch later, beside finding them anew: python -m benchmarks.clustering [--full]
 
 The rows are those of a run of cifar10.flags on `LA_TF_DATA`/cifar10, at 16 px for its epochs to be short, without it of
 quickstart.flags on the digits: its bank before and after an epoch of the warm start, and fresh embeddings of five views
@@ -26,10 +26,10 @@ from la_tf import clustering
 from la_tf import flags as la_flags
 from la_tf.cluster_health import health, objective
 from la_tf.experiment import Experiment
-from la_tf.resolve import IMAGES_PER_CLUSTER
+from la_tf.resolve import IMAGES_PER_CLUSTER, WARM_ITERATIONS
 
 ROOT = Path(__file__).parents[1]
-CLUSTERINGS, VIEWS = 10, 5  # H
+CLUSTERINGS, OF_VIEWS, VIEWS = 10, 3, 5  # H, that of the views without --full, views of a picture
 # Epochs of Instance Recognition before the one more, and what else.
 PRESETS = {"cifar10": (10, ["--image_size=16"]), "quickstart": (44, [])}
 LARGEST_BATCH = 256
@@ -48,7 +48,7 @@ def experiment_of(preset, dataset, folder):
             f"--model_dir={folder}",
             f"--clusterings={CLUSTERINGS}",
             f"--epochs={epochs + 1}",
-            f"--warmup_epochs={epochs + 1}",
+            "--method=ir",  # LA's warm start
             *more,
         ]
     )
@@ -104,15 +104,15 @@ def embedded_views(model, experiment):
     return embed(model, views.take(VIEWS * steps))[0]
 
 
-def cold_faiss(rows, clusters, seed=0):
+def cold_faiss(rows, clusters, clusterings):
     """Returns labels `[n, H]` of Faiss's own k-means, all rows, ITERATIONS each."""
     labels = []
-    for h in range(CLUSTERINGS):
+    for h in range(clusterings):
         kmeans = faiss.Kmeans(
             rows.shape[1],
             clusters,
             niter=clustering.ITERATIONS,
-            seed=1000 * seed + h + 1,
+            seed=h + 1,
             min_points_per_centroid=1,
             max_points_per_centroid=len(rows),
         )
@@ -132,26 +132,26 @@ def mutual_information(labels):
     return float(np.mean([normalized_mutual_info_score(a, b) for a, b in combinations(labels.T, 2)]))
 
 
-def compare(rows_are, before, after):
+def compare(rows_are, before, after, clusterings):
     """Measures a refresh of clusterings of `before` `[n, D]` on `after` against cold runs."""
     clusters = round(len(after) / IMAGES_PER_CLUSTER)
-    previous = cold_faiss(before, clusters)
+    previous = cold_faiss(before, clusters, clusterings)
     found = {}
 
     def refresh():
-        found["refresh"] = clustering.cluster(after, clusters, CLUSTERINGS, seed=0, previous=previous, moment=1)
+        found["refresh"] = clustering.cluster(after, clusters, clusterings, seed=0, previous=previous, moment=1)
 
     def cold():
-        found["cold"] = cold_faiss(after, clusters)
+        found["cold"] = cold_faiss(after, clusters, clusterings)
 
     seconds = alternate({"refresh": refresh, "cold": cold}, rounds=3)
-    size = {"rows": rows_are, "N": len(after), "m": clusters, "H": CLUSTERINGS}
+    size = {"rows": rows_are, "N": len(after), "m": clusters, "H": clusterings}
     report(
         "refresh_vs_cold",
         median_ratio(seconds["refresh"], seconds["cold"]),
         "ratio",
         **{f"{side}_s": statistics.median(each) for side, each in seconds.items()},
-        iterations=clustering.WARM_ITERATIONS,
+        iterations=WARM_ITERATIONS,
         **size,
     )
     objectives = {side: objective(after, labels) for side, labels in found.items()}
@@ -172,7 +172,8 @@ def main():
     load_tensorflow()
     preset, moments = snapshots()
     for name, before, after in moments:
-        compare(f"{preset} {name}", before, after)
+        of_all = name == "bank" or "--full" in sys.argv[1:]
+        compare(f"{preset} {name}", before, after, CLUSTERINGS if of_all else OF_VIEWS)
 
 
 if __name__ == "__main__":

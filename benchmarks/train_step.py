@@ -22,7 +22,7 @@ from models.preprocessing import Preprocessing
 SIZE, IMAGE, BATCH, WIDTH = 10_000, 32, 128, 16  # N, px, B, channels
 CLUSTERINGS = 10
 # Width, px, B, rounds, steps in a round.
-AGAINST_TORCH = ((16, 32, 128, 7, 6), (64, 32, 128, 5, 1), (64, 224, 32, 5, 1))
+AGAINST_TORCH = ((16, 32, 128, 7, 6), (64, 32, 128, 5, 1), (64, 224, 32, 3, 1))
 
 
 class Bare(Method):

@@ -130,7 +130,7 @@ class MethodConfig:
     clustering: str = read_by("la", default="kmeans")
     dbscan_eps: float = read_by("la", default=0.5)
     dbscan_min_samples: int = read_by("la", default=5)
-    warm_iterations: int = read_by("la", default=5)  # of k-means from the last clustering; 0: always from nothing
+    warm_iterations: int | None = read_by("la")  # of k-means from the last clustering; 0: always from nothing
     cluster_sample: int = read_by("la", default=0)  # rows a cluster that k-means learns from; 0: all
     cluster_in_background: bool = read_by("la", default=False)
     # DeepCluster

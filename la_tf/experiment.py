@@ -37,18 +37,24 @@ def stored_config(folder):
 
 
 class Experiment:
-    """One run: everything that its Config and its data set determine. Opening it needs no TensorFlow."""
+    """One run: everything that its Config and its data set determine. Opening it needs no TensorFlow.
 
-    def __init__(self, config):
+    `size`, for a plan, stands for more images than the train split has.
+    """
+
+    def __init__(self, config, size=None):
         self.dataset = open_configured(config.data)
         self.train = self.dataset.train
+        if size is not None and size < self.train.size:
+            raise FlagError(f"--plan_size={size}: {self.train} has {self.train.size} images; give as many or more")
+        self.size = size or self.train.size
         image_size = image_size_for(config.data, self.dataset)
         mean, std = PIXELS[self.train.kind]
         model = dataclasses.replace(
             config.model, pixel_mean=config.model.pixel_mean or mean, pixel_std=config.model.pixel_std or std
         )
         data = dataclasses.replace(config.data, image_size=image_size)
-        resolved, self.warnings = resolve(dataclasses.replace(config, data=data, model=model), self.train.size)
+        resolved, self.warnings = resolve(dataclasses.replace(config, data=data, model=model), self.size)
         if config.method.method in SEVERAL_VIEWS:
             small_views = resolved.method.small_views
             if small_views and self.train.kind == "digits":
@@ -106,7 +112,7 @@ class Experiment:
         parts = (
             method.method,
             f"{model.backbone} width {model.width}",
-            f"{self.dataset.spec}: {self.train.size:,} images at {data.image_size} px",
+            f"{self.dataset.spec}: {self.size:,} images at {data.image_size} px",
             f"batch {data.batch_size}",
             f"{self.max_steps:,} steps",
             self.config.run.model_dir,
@@ -118,7 +124,7 @@ class Experiment:
     @property
     def steps_per_epoch(self):
         """Whole batches in an epoch; what is left over changes with every epoch's order."""
-        return self.train.size // self.config.data.batch_size
+        return self.size // self.config.data.batch_size
 
     @property
     def max_steps(self):
@@ -183,7 +189,7 @@ class Experiment:
         kind = method_class(self.config.method.method)
         learner = kind(
             embedder_for(self.config, self.config.model.precision),
-            self.train.size,
+            self.size,
             # LARS decays weights within its own rule.
             weight_decay=0.0 if self.config.optimizer.optimizer == "lars" else self.config.optimizer.weight_decay,
             seed=self.config.run.seed,
@@ -197,7 +203,7 @@ class Experiment:
         from la_tf.method import TrainingSet
 
         return TrainingSet(
-            size=self.train.size,
+            size=self.size,
             labels=self.train.labels,
             classes=self.dataset.class_count,
             validation_rows=np.asarray(self.validation_rows, np.int64),
@@ -232,13 +238,18 @@ class Experiment:
         )
 
     def input_fn(self, mode, context, split=None, rows=None):
-        """Yields the batches of a mode: augmented without end for TRAIN, centre views in order otherwise."""
+        """Yields the batches of a mode (`batches`); bad pictures among them are listed in the model_dir."""
+        split = split or self.train
+        return self.bad_images[split.name].watch(self.batches(mode, context, split, rows))
+
+    def batches(self, mode, context, split=None, rows=None):
+        """Returns the batches of a mode: augmented without end for TRAIN, centre views in order otherwise."""
         from data import pipeline
 
         data, seed = self.config.data, self.config.run.seed
         split = split or self.train
         if mode == ModeKeys.TRAIN:
-            batches = pipeline.training_batches(
+            return pipeline.training_batches(
                 self.train,
                 self.views if len(self.views) > 1 else self.views[0],
                 data.batch_size,
@@ -248,9 +259,7 @@ class Experiment:
                 shard=(context.pipeline, context.pipelines),
                 epoch_rows=context.epoch_rows,
             )
-        else:
-            batches = pipeline.evaluation_batches(split, data.image_size, EVALUATION_BATCH, rows, data.workers)
-        return self.bad_images[split.name].watch(batches)
+        return pipeline.evaluation_batches(split, data.image_size, EVALUATION_BATCH, rows, data.workers)
 
     @cached_property
     def bad_images(self):

@@ -124,8 +124,8 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_integer(
     "warm_iterations",
-    _METHOD.warm_iterations,
-    "la: iterations of k-means from the last clustering when clusters are renewed; 0: 20 from nothing each time.",
+    None,
+    "la: iterations of k-means from the last clustering; 0: 20 from nothing. Default: 5; 0 below N = 5,000.",
 )
 flags.DEFINE_integer(
     "cluster_sample",
@@ -197,6 +197,10 @@ flags.DEFINE_string(
     "warm_start", None, "A model_dir whose weights, and bank if its pictures are the same, a new run starts from."
 )
 flags.DEFINE_list("exporters", list(_RUN.exporters), "Any of latest, best, final.")
+flags.DEFINE_boolean(
+    "plan", False, "Says what the run would take in memory and time, from a minute's measurements; writes nothing."
+)
+flags.DEFINE_integer("plan_size", None, "Of --plan: N, where the pictures at hand are a sample. Default: all of them.")
 
 
 def config() -> Config:
@@ -213,6 +217,19 @@ def config() -> Config:
         optimizer=_read(OptimizerConfig, drop_epochs=_numbers("drop_epochs", int)),
         run=_read(RunOptions, exporters=tuple(flags.FLAGS["exporters"].value)),
     )
+
+
+def plan() -> bool:
+    """Returns whether the run is to be planned and not started; raises FlagError for a --plan_size without --plan."""
+    planned, size = flags.FLAGS["plan"].value, flags.FLAGS["plan_size"].value
+    if size is not None and not planned:
+        raise FlagError(f"--plan_size={size}: goes with --plan alone")
+    return planned
+
+
+def plan_size() -> int | None:
+    """Returns the N to plan for, None for that of the data set."""
+    return flags.FLAGS["plan_size"].value
 
 
 def _read(kind, **given):

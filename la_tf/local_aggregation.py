@@ -15,6 +15,7 @@ from la_tf.instance_recognition import InstanceRecognition
 from la_tf.knn import embed
 from la_tf.memory_bank import STATE
 from la_tf.neighbors import background_neighbors, close_among, cluster_mates, is_own_row
+from la_tf.resolve import WARM_ITERATIONS
 
 # The loss of an image whose C_i and B_i do not meet: -log(0 + 1e-7), as in the authors' code. A constant, so it has
 # no gradient; it is not 0, or a run that loses its close neighbours would look as if it improved.
@@ -64,7 +65,7 @@ class LocalAggregation(InstanceRecognition):
         clustering="kmeans",
         dbscan_eps=0.5,
         dbscan_min_samples=5,
-        warm_iterations=clustering.WARM_ITERATIONS,
+        warm_iterations=WARM_ITERATIONS,
         cluster_sample=0,
         cluster_in_background=False,
         warmup_epochs=10,

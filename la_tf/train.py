@@ -1,7 +1,8 @@
 """Trains an embedding from unlabelled pictures: python -m la_tf.train --flagfile=quickstart.flags
 
 The model_dir is the run: the same command resumes it, or says that it is finished. Every flag has a default but
---dataset and --model_dir; presets (*.flags) set the rest, and flags after --flagfile override them.
+--dataset and --model_dir; presets (*.flags) set the rest, and flags after --flagfile override them. With --plan it says
+what the run would take on this machine, and ends.
 """
 
 import sys
@@ -10,11 +11,15 @@ from functools import partial
 from data import cli
 from la_tf import flags, model_dir
 from la_tf.experiment import Experiment
+from la_tf.plan import Plan, check_memory
+from la_tf.plan_table import plan_table
 from la_tf.summary import closing_table, result_of
 
 
 def main():
     """Flags -> experiment -> run; returns the result."""
+    if flags.plan():
+        return planned(Experiment(flags.config(), flags.plan_size()))
     experiment = Experiment(flags.config())
     folder = experiment.config.run.model_dir
     if experiment.config.run.mode == "eval":
@@ -33,6 +38,19 @@ def main():
                 print(f"{folder} is finished ({how})", file=sys.stderr)
     print(closing_table(experiment), file=sys.stderr)
     return result_of(experiment)
+
+
+def planned(experiment):
+    """Measures what a run consists of, a little of each; prints and returns what it would take. Writes nothing."""
+    for warning in experiment.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    check_memory(experiment)
+    cli.load_tensorflow(experiment.config.run.deterministic)
+    from la_tf.calibration import calibrate
+
+    plan = Plan(experiment, calibrate(experiment, partial(print, file=sys.stderr)))
+    print(plan_table(plan), file=sys.stderr)
+    return plan.result()
 
 
 def evaluate(experiment):

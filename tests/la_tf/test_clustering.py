@@ -76,7 +76,7 @@ def renewed_by_hand(rows, previous, clusters, iterations):
         margins.append((nearest[:, 1] - nearest[:, 0]).min())
         labels = distances().argmin(axis=1)
         if iteration < iterations:
-            further = 1 if iteration == iterations - 1 else 1.8
+            further = 1 if iteration == iterations - 1 else 2
             centroids = centroids + further * (means(labels) - centroids)
     return labels, min(margins)
 

@@ -52,6 +52,12 @@ def test_instance_recognition_takes_the_softmax_until_n_is_large_and_noise_then(
     assert rows == [118, 4096, 4096]
 
 
+def test_clusterings_go_on_from_the_last_ones_where_that_saves_something():
+    found = [resolve(make(), size)[0].method.warm_iterations for size in (1437, 4_999, 5_000, IMAGENET)]
+    assert found == [0, 0, 5, 5]
+    assert [resolve(make(warm_iterations=n), 10_000)[0].method.warm_iterations for n in (0, 3)] == [0, 3]
+
+
 def test_the_temperature_is_the_methods_own():
     assert {name: resolve(make(method=name), 5000)[0].method.tau for name in METHODS} == {
         "la": 0.07, "ir": 0.07, "dc": 0.07, "supervised": 0.07, "random": 0.07, "swav": 0.1,
