@@ -1,4 +1,4 @@
-"""What it costs to renew the H clusterings one epoch later, beside finding them anew: python -m benchmarks.clustering [--full]
+"""What it costs to renew H clusterings an epoch later, beside cold runs: python -m benchmarks.clustering [--full]
 
 The rows are those of a run of cifar10.flags on `LA_TF_DATA`/cifar10, at 16 px for its epochs to be short, without it of
 quickstart.flags on the digits: its bank before and after an epoch of the warm start, and fresh embeddings of five views
@@ -139,7 +139,9 @@ def compare(rows_are, before, after, clusterings):
     found = {}
 
     def refresh():
-        found["refresh"] = clustering.cluster(after, clusters, clusterings, seed=0, previous=previous, moment=1)
+        found["refresh"] = clustering.cluster(
+            after, clusters, clusterings, seed=0, previous=previous, iterations=WARM_ITERATIONS, moment=1
+        )
 
     def cold():
         found["cold"] = cold_faiss(after, clusters, clusterings)

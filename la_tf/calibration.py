@@ -5,6 +5,7 @@ import math
 import resource
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -51,6 +52,7 @@ def _calibrate(experiment, report):
     report("building the network")
     model = experiment.model_fn()
     model.optimizer.build(model.trainable_variables)
+    pictures = pictures_per_s(iter(experiment.batches(ModeKeys.TRAIN, InputContext())), config.data.batch_size)
     batches = iter(experiment.batches(ModeKeys.TRAIN, InputContext()))
     batch = next(batches)
     step = Steps(model)
@@ -59,17 +61,26 @@ def _calibrate(experiment, report):
         report(f"measuring steps of {phase}")
         _enter(model, phase, config)
         alone_of[phase] = step.seconds(itertools.repeat(batch), settling=1)
-        steps_of[phase] = step.seconds(batches, settling=SETTLING)
+        # What the pipeline had ready in its buffers, it does not have for long.
+        least = config.data.batch_size / pictures
+        steps_of[phase] = max(least, step.seconds(batches, settling=SETTLING))
     peak, resident, device = peak_bytes(), resident_bytes(), _device_peak()
     report("measuring input, evaluation and clustering")
     dimension = model.bank.rows.shape[1]
-    cold_seconds, warm_seconds = clustering_seconds(config, Sizes.of(config, experiment.size, dimension))
+    sizes = Sizes.of(config, experiment.size, dimension)
+
+    def before():
+        step.take(batches)
+        if len(experiment.validation_rows):
+            _search_seconds(experiment, model, QUERIES)
+
+    cold_seconds, warm_seconds = clustering_seconds(config, sizes, before)
     trainable = model.trainable_variables
     per_picture = sum(_bytes([view])[0] for view in batch.get("views", (batch["image"],)))
     return Calibration(
         step_seconds=steps_of,
         network_seconds=alone_of,
-        pictures_per_s=pictures_per_s(batches, config.data.batch_size),
+        pictures_per_s=pictures,
         cold_seconds=cold_seconds,
         warm_seconds=warm_seconds,
         before_seconds=_before_seconds(experiment, model),
@@ -98,16 +109,20 @@ class Steps:
         """Returns the seconds of a step on `batches`, the wait for them included, after `settling` steps at most."""
         started = time.perf_counter()
         for _ in range(settling):
-            self._take(batches, 1)
+            self.take(batches)
             if time.perf_counter() - started > SECONDS:
                 break
-        one = self._take(batches, 1)
+        one = self.take(batches, 1)
         if one >= SECONDS:
             return one
         count = min(MOST_STEPS, math.ceil(SECONDS / one))
-        return self._take(batches, count) / count
+        # The median of parts, so that what else the machine does counts little; a part is long enough for the
+        # pipeline, whose batches come in bursts, to show its rate.
+        part = min(count, max(4, math.ceil(LONG / 2 / one)))
+        return float(np.median([self.take(batches, part) / part for _ in range(count // part)]))
 
-    def _take(self, batches, count):
+    def take(self, batches, count=1):
+        """Takes `count` steps; returns the seconds that they take together."""
         started = time.perf_counter()
         for _ in range(count):
             self._step(next(batches))
@@ -129,9 +144,8 @@ def _enter(model, phase, config):
 
 
 def pictures_per_s(batches, batch_size):
-    """Returns what a pipeline delivers to somebody who takes every batch at once."""
-    for _ in range(SETTLING):
-        next(batches)
+    """Returns what a fresh pipeline delivers to somebody who takes every batch at once, the first one left out."""
+    next(batches)
     started, count = time.perf_counter(), 0
     while time.perf_counter() - started < SECONDS / 2:
         next(batches)
@@ -154,8 +168,12 @@ def clustering_sample(images, clusters, clusterings, dimension, work=CLUSTERING_
     return n, m, h, images * clusters * clusterings / (n * m * h)
 
 
-def clustering_seconds(config, sizes):
-    """Returns the seconds of a renewal of all clusterings from nothing, and from the last ones."""
+def clustering_seconds(config, sizes, before):
+    """Returns the seconds of a renewal of all clusterings from nothing, and from the last ones.
+
+    `before()` does what a run does before: on small sets a clustering that has to get the processors back from a kNN
+    search, whose threads wait for more, is some seven times slower than one that follows another clustering.
+    """
     method = config.method
     wanted = [(sizes.clusters, sizes.clusterings), (method.background_clusters, sizes.background_clusterings)]
     cold_seconds = warm_seconds = 0.0
@@ -165,21 +183,23 @@ def clustering_seconds(config, sizes):
         n, m, h, factor = clustering_sample(sizes.images, clusters, clusterings, sizes.dimension)
         rows = random_unit_rows(n, sizes.dimension, config.run.seed)
         if method.method == "la" and method.clustering == "dbscan" and clusters == sizes.clusters:
-            seconds, _ = _timed(clustering.dbscan, rows, method.dbscan_eps, method.dbscan_min_samples)
+            seconds, _ = _timed(before, clustering.dbscan, rows, method.dbscan_eps, method.dbscan_min_samples)
             cold_seconds += seconds * (sizes.images / n) ** 2
             warm_seconds += seconds * (sizes.images / n) ** 2
             continue
         options = {"sample": method.cluster_sample, "iterations": method.warm_iterations}
-        cold, labels = _timed(clustering.cluster, rows, m, h, config.run.seed, **options)
-        warm, _ = _timed(clustering.cluster, rows, m, h, config.run.seed, previous=labels, moment=1, **options)
+        cold, labels = _timed(before, clustering.cluster, rows, m, h, config.run.seed, **options)
+        options |= {"previous": labels, "moment": 1}
+        warm, _ = _timed(before, clustering.cluster, rows, m, h, config.run.seed, **options)
         cold_seconds, warm_seconds = cold_seconds + factor * cold, warm_seconds + factor * warm
     return cold_seconds, warm_seconds
 
 
-def _timed(function, *arguments, **options):
-    """Returns the median of the seconds that a call takes, of three where it is short, and what it returns."""
+def _timed(before, function, *arguments, **options):
+    """Returns the median of the seconds that a call takes after `before()`, of three if it is short, and its result."""
     seconds = []
     while len(seconds) < 3 and sum(seconds) < LONG:
+        before()
         started = time.perf_counter()
         result = function(*arguments, **options)
         seconds.append(time.perf_counter() - started)
@@ -226,7 +246,8 @@ def _search_seconds(experiment, model, count):
     size, queries = min(experiment.size, SEARCHED), min(count, QUERIES)
     rows = random_unit_rows(size + queries, model.bank.rows.shape[1], 1)
     labels = np.zeros(size, np.int64)
-    seconds, _ = _timed(knn_votes, rows[size:], rows[:size], labels, neighbors=NEIGHBORS, classes=2)
+    voting = partial(knn_votes, rows[size:], rows[:size], labels, neighbors=NEIGHBORS, classes=2)
+    seconds, _ = _timed(lambda: None, voting)
     return seconds * experiment.size / size * count / queries
 
 

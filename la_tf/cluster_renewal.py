@@ -1,5 +1,6 @@
 """How the clusterings of a run are renewed: at once, or in a thread while training goes on with the last ones."""
 
+import contextlib
 import threading
 import time
 
@@ -48,7 +49,7 @@ class BackgroundLabels(keras.layers.Layer):
     When they are taken is the caller's choice, not the thread's, so a run stays a function of its seed.
     """
 
-    def __init__(self, variables, name="background_clusterings"):
+    def __init__(self, variables, name="waiting_clusterings"):
         super().__init__(name=name)
         self.labels = [
             self.add_weight(
@@ -68,14 +69,21 @@ class BackgroundLabels(keras.layers.Layer):
         self._job = Job(find)
 
     def settle(self):
-        """Waits for the job, if there is one, and keeps its labels in variables; returns their health."""
+        """Waits for the job, if there is one, and keeps its labels in variables; returns their health.
+
+        What went wrong in it is for `take` to tell: a checkpoint is written all the same.
+        """
+        with contextlib.suppress(UserError):
+            self._keep()
+        return dict(self._health)
+
+    def _keep(self):
         if self._job is not None:
             labels, self._health = self._job.result()
             self._job = None
             for variable, value in zip(self.labels, labels, strict=True):
                 variable.assign(value)
             self.waiting.assign(True)
-        return dict(self._health)
 
     def resume(self, health):
         """Goes on from variables that a checkpoint has filled, with the `health` that `settle` returned then."""
@@ -83,9 +91,10 @@ class BackgroundLabels(keras.layers.Layer):
 
     def take(self):
         """Returns labels and health of the last job, waiting for it; None when there was none."""
-        health = self.settle()
+        self._keep()
         if not bool(self.waiting.numpy()):
             return None
+        health = dict(self._health)
         labels = [variable.numpy() for variable in self.labels]
         self.forget()
         return labels, health

@@ -5,7 +5,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.cluster import DBSCAN
 
-from la_tf.resolve import WARM_ITERATIONS
+from data.errors import UserError
 
 UNASSIGNED = -1  # the label of a row that no clustering has seen
 ITERATIONS = 20  # of k-means from nothing, as in the authors' code
@@ -17,17 +17,17 @@ RENEWED = 0.05
 LEAST_KEPT = 0.9  # of the clusters: a clustering that has lost more, or had fewer, is not gone on from
 
 
-def cluster(
-    rows, clusters, clusterings, seed, first=0, *, previous=None, moment=0, iterations=WARM_ITERATIONS, sample=0
-):
+def cluster(rows, clusters, clusterings, seed, first=0, *, previous=None, moment=0, iterations=0, sample=0):
     """Returns labels `[n, H]` int32 of H k-means of `rows` `[n, D]` into m clusters, each with its own random numbers.
 
     Where `previous` `[n, H]` has labels that fit (UNASSIGNED: none), each goes on from its own by `iterations` (0:
-    never); `moment` numbers such renewals. Rows are unit vectors, so the L2 distance orders as the cosine does. Every
-    row takes part, or `sample` rows a cluster, drawn at random, if not 0; all are assigned. `first` numbers the first
-    seed: other clusterings of the same rows take others.
+    none does); `moment` numbers such renewals. Rows are unit vectors, so the L2 distance orders as the cosine does.
+    Every row takes part, or `sample` rows a cluster, drawn at random, if not 0; all are assigned. `first` numbers the
+    first seed: other clusterings of the same rows take others. Raises UserError for rows that are not finite.
     """
     rows = np.ascontiguousarray(rows, np.float32)
+    if not np.isfinite(rows).all():
+        raise UserError("the embeddings to be clustered are not all finite: lower --learning_rate")
     labels = np.empty((len(rows), clusterings), np.int32)
     index = _on_gpus(faiss.IndexFlatL2(rows.shape[1]))
     for h in range(clusterings):

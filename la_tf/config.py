@@ -298,6 +298,7 @@ class Config:
         kinds = (DataConfig, ModelConfig, MethodConfig, OptimizerConfig, RunOptions)
         found = {one.name: one.default for kind in kinds for one in fields(kind) if one.default is not None}
         found["ir_loss"] = "softmax"  # the only one there was at first
+        found["warm_iterations"] = 0  # likewise
         return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 

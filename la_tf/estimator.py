@@ -84,6 +84,8 @@ class Estimator:
     def _assign(self, arrays, checkpoint):
         for name, variable in self.variables().items():
             value = arrays.get(name)
+            if value is None and name.startswith("metrics/"):
+                continue  # one that was not there yet when the checkpoint was written
             if value is None or value.shape != tuple(variable.shape):
                 found = "none" if value is None else value.shape
                 raise UserError(f"{checkpoint}: {name} should have shape {tuple(variable.shape)}, found {found}")

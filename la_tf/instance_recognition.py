@@ -108,7 +108,7 @@ class InstanceRecognition(Method):
         if self.ir_loss == "nce":
             return self._noise_contrastive_losses(embeddings, own_similarity)
         every_row = lambda rows: [tf.ones([tf.size(rows), 1], tf.bool)]  # noqa: E731
-        logs, _ = log_sums.over_bank(embeddings, self.bank.rows.value, self.tau, every_row)
+        logs, _ = log_sums.over_bank(embeddings, self.bank.rows.value, self.tau, 1, every_row)
         return instance_recognition_loss(own_similarity, logs[:, 0], self.tau)
 
     def _noise_contrastive_losses(self, embeddings, own_similarity):

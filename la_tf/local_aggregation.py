@@ -15,7 +15,6 @@ from la_tf.instance_recognition import InstanceRecognition
 from la_tf.knn import embed
 from la_tf.memory_bank import STATE
 from la_tf.neighbors import background_neighbors, close_among, cluster_mates, is_own_row
-from la_tf.resolve import WARM_ITERATIONS
 
 # The loss of an image whose C_i and B_i do not meet: -log(0 + 1e-7), as in the authors' code. A constant, so it has
 # no gradient; it is not 0, or a run that loses its close neighbours would look as if it improved.
@@ -65,7 +64,7 @@ class LocalAggregation(InstanceRecognition):
         clustering="kmeans",
         dbscan_eps=0.5,
         dbscan_min_samples=5,
-        warm_iterations=WARM_ITERATIONS,
+        warm_iterations=0,
         cluster_sample=0,
         cluster_in_background=False,
         warmup_epochs=10,
@@ -96,8 +95,8 @@ class LocalAggregation(InstanceRecognition):
             self.cluster_labels = self._labels("cluster_labels", size, clusterings)
         if background == "cluster":
             self.background_labels = self._labels("background_labels", size, background_clusterings)
-        self.in_background = BackgroundLabels(self.label_variables) if cluster_in_background else None
-        self.renewal = Renewal(self._cluster, self.label_variables, self.in_background, image_labels, self.seed)
+        self.waiting_labels = BackgroundLabels(self.label_variables) if cluster_in_background else None
+        self.renewal = Renewal(self._cluster, self.label_variables, self.waiting_labels, image_labels, self.seed)
         self.aggregating = self.add_weight(name="aggregating", shape=(), initializer="zeros", dtype="bool", **STATE)
         self.close_mean = keras.metrics.Mean(name="close_mean")
         self.close_min = Least(name="close_min")
@@ -140,16 +139,20 @@ class LocalAggregation(InstanceRecognition):
     def aggregation_losses(self, embeddings, indices, valid):
         """Returns equation 3 `[B]` of `embeddings` `[B, D]` against bank and clusters as they are."""
         sums = self._sums_over_nearest if self.background == "knn" else self._sums_over_fixed
-        logs, sizes, own_in_background = sums(embeddings, indices)  # over B_i, over C_i ∩ B_i
+        logs, sizes, own_in_background, sorted_out = sums(embeddings, indices)  # over B_i, over C_i ∩ B_i
         self.close_mean.update_state(sizes[:, 1], valid)
         self.close_min.update_state(tf.cast(sizes[:, 1], tf.float32), valid)
         self.empty_fraction.update_state(sizes[:, 1] == 0, valid)
         self.own_in_background.update_state(own_in_background, valid)
+        self.sorted_out_fraction.update_state(sorted_out, valid)
         return local_aggregation_loss(logs[:, 0], logs[:, 1])
 
     def _sums_over_nearest(self, embeddings, indices):
-        """Returns log-sums and sizes `[B, 2]` of B_i = N_k(v_i) (section 3.1) and of C_i ∩ B_i; whether i is in B_i."""
-        similarity, rows = self._nearest(embeddings, self.background_k)
+        """Returns log-sums and sizes `[B, 2]` of B_i = N_k(v_i) (section 3.1) and of C_i ∩ B_i; whether i is in B_i.
+
+        And, `[B]` too, whether B_i took the long way (`neighbors.background_neighbors`).
+        """
+        similarity, rows, sorted_out = self._nearest(embeddings, self.background_k)
         in_background = similarity != -math.inf  # B_i may be smaller than k
         own = is_own_row(rows, indices) & in_background
         if self.close == "self":
@@ -160,7 +163,7 @@ class LocalAggregation(InstanceRecognition):
             close = in_background & close_among(rows, indices, self.cluster_labels.value)
         bank, sets = self.bank.rows.value, (in_background, close)
         logs, sizes = log_sums.over_rows(embeddings, bank, self.tau, similarity, rows, sets)
-        return logs, sizes, tf.reduce_any(own, axis=1)
+        return logs, sizes, tf.reduce_any(own, axis=1), sorted_out
 
     def _sums_over_fixed(self, embeddings, indices):
         """Returns the same for a B_i that does not follow the embedding (section 5.2): all rows, or its clusters."""
@@ -179,21 +182,18 @@ class LocalAggregation(InstanceRecognition):
             background = in_background(rows)
             return [background] if self.close == "knn" else [background, background & close(rows)]
 
-        logs, sizes = log_sums.over_bank(embeddings, bank, self.tau, sets)
+        sorted_out = tf.zeros(tf.shape(indices), tf.bool)
+        logs, sizes = log_sums.over_bank(embeddings, bank, self.tau, 1 if self.close == "knn" else 2, sets)
         if self.close == "knn":
             inside = in_background if self.background == "cluster" else None
-            similarity, rows = self._nearest(embeddings, self.close_k, inside)
+            similarity, rows, sorted_out = self._nearest(embeddings, self.close_k, inside)
             nearest = (similarity != -math.inf,)
             close_logs, close_sizes = log_sums.over_rows(embeddings, bank, self.tau, similarity, rows, nearest)
             logs, sizes = tf.concat([logs, close_logs], axis=1), tf.concat([sizes, close_sizes], axis=1)
-        return logs, sizes, tf.gather(written, indices)
+        return logs, sizes, tf.gather(written, indices), sorted_out
 
     def _nearest(self, embeddings, k, inside=None):
-        """Returns similarities and rows `[B, k]` of the nearest written rows, and counts who was sorted out."""
-        bank, written = self.bank.rows.value, self.bank.written.value
-        similarity, rows, sorted_out = background_neighbors(embeddings, bank, written, k, inside)
-        self.sorted_out_fraction.update_state(sorted_out)
-        return similarity, rows
+        return background_neighbors(embeddings, self.bank.rows.value, self.bank.written.value, k, inside)
 
     def begin_epoch(self, epoch):
         """Begins Local Aggregation once the warm start is over, and renews the clusters; returns their health."""
@@ -256,12 +256,12 @@ class LocalAggregation(InstanceRecognition):
 
     def settle(self):
         """Waits for a clustering in the background, so that a checkpoint holds it; returns its health."""
-        return {} if self.in_background is None else self.in_background.settle()
+        return {} if self.waiting_labels is None else self.waiting_labels.settle()
 
     def resume(self, settled):
         """Goes on from a checkpoint and what `settle` returned then."""
-        if self.in_background is not None:
-            self.in_background.resume(settled)
+        if self.waiting_labels is not None:
+            self.waiting_labels.resume(settled)
 
     @property
     def label_variables(self):
@@ -272,14 +272,14 @@ class LocalAggregation(InstanceRecognition):
     @property
     def picture_variables(self):
         """The memory bank and its clusters."""
-        waiting = [] if self.in_background is None else self.in_background.variables
+        waiting = [] if self.waiting_labels is None else self.waiting_labels.variables
         return [*super().picture_variables, *self.label_variables, *waiting]
 
     @property
     def metrics(self):
         """The loss, and how LA is doing: |C_i ∩ B_i| (mean, least), how often empty, how often i is in B_i.
 
-        And how many images had to be sorted out over the whole bank (`neighbors.background_neighbors`).
+        And for how many images B_i took the long way (`neighbors.background_neighbors`).
         """
         health = [self.close_mean, self.close_min, self.empty_fraction, self.own_in_background]
         health.append(self.sorted_out_fraction)

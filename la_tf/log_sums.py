@@ -44,7 +44,7 @@ def weighted_rows(weights, rows, bank):
     )
 
 
-def over_bank(embeddings, bank, tau, members):
+def over_bank(embeddings, bank, tau, s, members):
     """Returns the log-sums `[B, s]` over s sets out of all rows for each image, and the sets' sizes `[B, s]`.
 
     embeddings `[B, D]`, bank `[N, D]`; members takes rows `[n]` and returns the s sets, each `[n, B]` or `[n, 1]` bool.
@@ -65,7 +65,6 @@ def over_bank(embeddings, bank, tau, members):
             return number + 1, *(part for parts in zip(*added, strict=True) for part in parts)
 
         images, dimension = tf.shape(embeddings)[0], bank.shape[1]
-        s = len(members(tf.range(0)))
         start = [tf.fill([images], lowest)] * s + [tf.zeros([images], dtype)] * s
         start += [tf.zeros([images, dimension], dtype)] * s + [tf.zeros([images], tf.int32)] * s
         _, *sums = tf.while_loop(lambda number, *_: number < count, one_block, (0, *start), parallel_iterations=2)

@@ -2,7 +2,7 @@
 
 B_i is found exactly without ever holding [B, N] similarities, and without a sort of N numbers. A sample of the bank
 gives a lower bound of an image's k-th largest similarity; one pass over the bank, block by block, keeps what reaches it
-(the candidates, some 1.4 k); the k largest of those are B_i. An image whose bound fails is sorted out over the whole
+(the candidates, one to two k); the k largest of those are B_i. An image whose bound fails is sorted out over the whole
 bank, few of them at a time, and counted.
 """
 
@@ -12,7 +12,8 @@ import tensorflow as tf
 
 BLOCK = 4096  # rows of the bank at a time: they and their similarities stay in the cache
 GROUP = 8  # neighbouring rows of which the largest similarity is looked at before each of them is
-SAMPLE_EVERY = 32  # every so many rows are in the sample
+SAMPLE_EVERY = 32  # every so many rows are in the sample, or more seldom:
+MOST_SAMPLED = 2**16  # rows, so that the sample's similarities do not grow with N
 SAMPLE_DEVIATIONS = 4.0  # the bound lies so much lower than expected: about one in 30,000 fails
 MOST_DEVIATIONS = 6.0  # candidates beyond what is expected; more are not kept: ties without end, as in a collapsed bank
 SIMILARITIES_AT_ONCE = 2**23  # where all similarities of an image are needed, as many images as make so many
@@ -24,7 +25,11 @@ def rows_at(bank, rows, dtype):
 
     Never the variable as a whole: once it has been scattered to, TensorFlow copies all of it at every such read.
     """
-    return tf.cast(tf.gather(bank, rows), dtype)
+    if isinstance(bank, tf.Variable):  # tf.gather would read a mirrored one as a whole
+        found = tf.raw_ops.ResourceGather(resource=bank.handle, indices=rows, dtype=bank.dtype)
+    else:
+        found = tf.gather(bank, rows)
+    return tf.cast(found, dtype)
 
 
 def blocks(size):
@@ -49,14 +54,18 @@ def background_neighbors(embeddings, bank, written, k, inside=None):
     which the bound failed; they took the long way to the same result. No gradient flows: see `log_sums.over_rows`.
     """
     size, embeddings = bank.shape[0], tf.stop_gradient(embeddings)
-    if size < LEAST_ROWS or k > size // SAMPLE_EVERY:
-        return *_by_sorting(embeddings, bank, written, k, inside), tf.zeros([tf.shape(embeddings)[0]], tf.bool)
-    similarity, rows, failed = _by_bound(embeddings, bank, written, k, inside)
-    similarity, rows = tf.cond(
-        tf.reduce_any(failed),
-        lambda: _mended(similarity, rows, failed, embeddings, bank, written, k, inside),
-        lambda: (similarity, rows),
-    )
+    if size < LEAST_ROWS or k > size // _sample_every(size):
+        failed = tf.zeros([tf.shape(embeddings)[0]], tf.bool)
+        similarity, rows = _by_sorting(embeddings, bank, written, k, inside)
+    else:
+        similarity, rows, failed = _by_bound(embeddings, bank, written, k, inside)
+        similarity, rows = tf.cond(
+            tf.reduce_any(failed),
+            lambda: _mended(similarity, rows, failed, embeddings, bank, written, k, inside),
+            lambda: (similarity, rows),
+        )
+    for found in (similarity, rows):  # what comes out of a loop has forgotten its shape
+        found.set_shape([embeddings.shape[0], k])
     return similarity, rows, failed
 
 
@@ -125,6 +134,8 @@ def _by_bound(embeddings, bank, written, k, inside):
     """Returns similarities and rows `[B, k]`, and for which images `[B]` they are not to be used."""
     bound = _lower_bound(embeddings, bank, written, k, inside)
     keys, rows, similarity, crowded = _candidates(embeddings, bank, bound, k, inside)
+    # Of an image that is to be sorted out nothing is wanted: with too many candidates it would widen the table for all.
+    bound = tf.where(crowded, tf.constant(float("inf"), bound.dtype), bound)
     wanted = (similarity >= tf.gather(bound, keys % tf.size(bound))[:, None]) & (rows >= 0)
     wanted &= tf.gather(written, tf.maximum(rows, 0))
     keys = tf.boolean_mask(tf.broadcast_to(keys[:, None], tf.shape(rows)), wanted)
@@ -144,19 +155,24 @@ def _by_bound(embeddings, bank, written, k, inside):
 def _lower_bound(embeddings, bank, written, k, inside):
     """Returns for each image a similarity `[B]` that at least k rows most likely reach; -inf where the sample has none.
 
-    In a sample of every 32nd row the k-th largest similarity of all has a rank of about k / 32, with a deviation of the
+    In a sample of every n-th row the k-th largest similarity of all has a rank of about k / n, with a deviation of the
     root of that.
     """
-    rows = tf.range(SAMPLE_EVERY // 2, bank.shape[0], SAMPLE_EVERY)
+    every = _sample_every(bank.shape[0])
+    rows = tf.range(every // 2, bank.shape[0], every)
     similarity = tf.matmul(embeddings, rows_at(bank, rows, embeddings.dtype), transpose_b=True)
     allowed = tf.gather(written, rows)[None, :]
     if inside is not None:
         allowed &= tf.transpose(inside(rows))
-    return tf.math.top_k(only(allowed, similarity), _sample_rank(k))[0][:, -1]
+    return tf.math.top_k(only(allowed, similarity), _sample_rank(k, every))[0][:, -1]
 
 
-def _sample_rank(k):
-    expected = k / SAMPLE_EVERY
+def _sample_every(size):
+    return max(SAMPLE_EVERY, math.ceil(size / MOST_SAMPLED))
+
+
+def _sample_rank(k, every):
+    expected = k / every
     return math.ceil(expected + SAMPLE_DEVIATIONS * math.sqrt(expected)) + 1
 
 
@@ -168,8 +184,9 @@ def _candidates(embeddings, bank, bound, k, inside):
     """
     size, images = bank.shape[0], tf.size(bound)
     length, count = blocks(size)
-    rank = _sample_rank(k)
-    most = math.ceil(SAMPLE_EVERY * (rank + MOST_DEVIATIONS * math.sqrt(rank)))
+    every = _sample_every(size)
+    rank = _sample_rank(k, every)
+    most = math.ceil(every * (rank + MOST_DEVIATIONS * math.sqrt(rank)))
     # No bound, no candidates: such images are sorted out.
     hopeless = ~tf.math.is_finite(bound)
 

@@ -103,23 +103,27 @@ def test_a_clustering_that_is_gone_on_from_is_nearer_to_its_last_one_and_as_good
     previous = clustering.cluster(rows, 40, 3, seed=0)
     rows = unit(rows + 0.05 * rng.standard_normal(rows.shape)).astype(np.float32)
     cold = clustering.cluster(rows, 40, 3, seed=1)
-    warm = clustering.cluster(rows, 40, 3, seed=0, previous=previous, moment=1)
+    warm = clustering.cluster(rows, 40, 3, seed=0, previous=previous, iterations=5, moment=1)
     assert cluster_health.nmi_previous(warm, previous) > cluster_health.nmi_previous(cold, previous) + 0.05
     assert cluster_health.objective(rows, warm) < 1.02 * cluster_health.objective(rows, cold)
     np.testing.assert_array_equal(
-        warm, clustering.cluster(rows, 40, 3, seed=0, previous=previous, moment=1), err_msg="same seed, other labels"
+        warm,
+        clustering.cluster(rows, 40, 3, seed=0, previous=previous, iterations=5, moment=1),
+        err_msg="same seed, other labels",
     )
-    assert (warm != clustering.cluster(rows, 40, 3, seed=0, previous=previous, moment=2)).any(), "what begins anew"
+    assert (warm != clustering.cluster(rows, 40, 3, seed=0, previous=previous, iterations=5, moment=2)).any(), (
+        "what begins anew"
+    )
 
 
 def test_clusters_that_were_lost_begin_anew():
     rows, truth = blobs(20, 10, 0.02, dimension=20)
     previous = np.where(truth == 7, 3, truth)[:, None]  # two groups in one, none is called 7
-    labels = clustering.cluster(rows, 20, 1, seed=0, previous=previous)
+    labels = clustering.cluster(rows, 20, 1, seed=0, previous=previous, iterations=5)
     assert len(np.unique(labels)) == 20
     far = np.where(truth % 2, truth, 0)[:, None]  # half of them are lost: that is another clustering
     np.testing.assert_array_equal(
-        clustering.cluster(rows, 20, 1, seed=0, previous=far), clustering.cluster(rows, 20, 1, seed=0)
+        clustering.cluster(rows, 20, 1, seed=0, previous=far, iterations=5), clustering.cluster(rows, 20, 1, seed=0)
     )
 
 
@@ -145,7 +149,7 @@ def test_a_sample_is_learned_from_and_all_rows_are_assigned(goes_on):
     rows, truth = blobs(3, 2000, 0.45, dimension=3)
     previous = truth[:, None] if goes_on else None
     (of_all,) = clustering.cluster(rows, 3, 1, seed=0, previous=previous, iterations=20).T
-    (of_some,) = clustering.cluster(rows, 3, 1, seed=0, previous=previous, sample=10).T
+    (of_some,) = clustering.cluster(rows, 3, 1, seed=0, previous=previous, iterations=5, sample=10).T
     assert of_some.min() == 0 and len(of_some) == 6000
     assert off_their_means(rows, of_all) < 1e-3
     assert off_their_means(rows, of_some) > 1e-2

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from data.errors import UserError
-from la_tf import clustering, log_sums
+from la_tf import clustering, log_sums, neighbors
 from la_tf.embedding import UnitLength
 from la_tf.estimator import Estimator
 from la_tf.instance_recognition import InstanceRecognition, instance_recognition_loss
@@ -62,7 +62,7 @@ def aggregate(embeddings, bank, written, indices, labels, k, tau):
 
 def recognise(embeddings, bank, indices, tau):
     """Loss [B] of equation 1."""
-    logs, _ = log_sums.over_bank(embeddings, bank, tau, lambda rows: [tf.ones([tf.size(rows), 1], tf.bool)])
+    logs, _ = log_sums.over_bank(embeddings, bank, tau, 1, lambda rows: [tf.ones([tf.size(rows), 1], tf.bool)])
     own_similarity = tf.reduce_sum(embeddings * tf.gather(bank, indices), axis=1)
     return instance_recognition_loss(own_similarity, logs[:, 0], tau)
 
@@ -148,7 +148,7 @@ def test_all_rows_as_background_is_the_loss_with_k_equal_to_n(clusterings):
         def sets(rows):
             return [tf.gather(written, rows)[:, None], cluster_mates(rows, indices, labels)]
 
-        return local_aggregation_loss(*tf.unstack(log_sums.over_bank(v, bank, TAU, sets)[0], axis=1))
+        return local_aggregation_loss(*tf.unstack(log_sums.over_bank(v, bank, TAU, 2, sets)[0], axis=1))
 
     embeddings = reference.unit(inputs @ weights)
     found, by_v = loss_and_gradient(of_all, embeddings)
@@ -167,7 +167,7 @@ def test_the_image_alone_against_all_rows_is_instance_recognition():
         def sets(rows):
             return [tf.fill([tf.size(rows), 1], True), tf.cast(rows[:, None], tf.int64) == indices]
 
-        return local_aggregation_loss(*tf.unstack(log_sums.over_bank(v, bank, TAU, sets)[0], axis=1))
+        return local_aggregation_loss(*tf.unstack(log_sums.over_bank(v, bank, TAU, 2, sets)[0], axis=1))
 
     embeddings = reference.unit(inputs @ weights)
     found, by_v = loss_and_gradient(of_self, embeddings)
@@ -266,7 +266,11 @@ def sets_of(model, embeddings, indices, background, close):
 
 @pytest.mark.parametrize("background", ["knn", "all", "cluster"])
 @pytest.mark.parametrize("close", ["clusters", "self", "knn"])
-def test_every_choice_of_background_and_close_neighbours_is_the_set_it_says(background, close):
+@pytest.mark.parametrize("in_blocks", [False, True])
+def test_every_choice_of_background_and_close_neighbours_is_the_set_it_says(background, close, in_blocks, monkeypatch):
+    if in_blocks:  # forty rows searched as a million are
+        for name, value in {"BLOCK": 16, "LEAST_ROWS": 0, "SAMPLE_EVERY": 2, "SIMILARITIES_AT_ONCE": 100}.items():
+            monkeypatch.setattr(neighbors, name, value)
     choices = {"background": background, "close": close, "close_k": 3, "background_clusters": 4}
     model = tiny_method(LocalAggregation, **LA, **choices)
     model.bank.written.assign(np.arange(40) < 37)  # row 39 is a stranger
@@ -405,7 +409,7 @@ def test_a_run_killed_while_clusters_are_found_in_the_background_ends_as_one_tha
     for name, variable in whole.items():
         np.testing.assert_array_equal(variable.numpy(), parts[name].numpy(), err_msg=name)
     assert metrics == metrics_of_parts and "cluster_objective" in metrics
-    waiting = whole["background_clusterings/waiting"]
+    waiting = whole["waiting_clusterings/waiting"]
     assert bool(waiting.numpy()), "the last checkpoint holds what was found for the next epoch"
 
 

@@ -50,11 +50,13 @@ def graph(k, deviations, with_inside):
     bank, written = (tf.Variable(np.zeros(shape), dtype=dtype, trainable=False) for shape, dtype in SHAPES)
     inside = tf.Variable(np.ones((N, B), bool), trainable=False)
 
-    @tf.function
+    @tf.function(input_signature=[tf.TensorSpec([None, D])])  # a batch may have any size
     def search(embeddings):
-        return background_neighbors(
+        found = background_neighbors(
             embeddings, bank, written, k, (lambda rows: tf.gather(inside, rows)) if with_inside else None
         )
+        assert [(part.shape.rank, part.shape[-1]) for part in found] == [(2, k), (2, k), (1, found[2].shape[-1])]
+        return found
 
     return search, bank, written, inside
 
@@ -129,7 +131,7 @@ def test_log_sums_and_their_gradients_over_several_sets(tau):
         sets = lambda rows: [tf.fill([tf.size(rows), 1], True), tf.gather(tf.constant(some), rows)]  # noqa: E731
         with tf.GradientTape() as tape:
             tape.watch(v)
-            logs, counts = log_sums.over_bank(v, tf.constant(bank), tau, sets)
+            logs, counts = log_sums.over_bank(v, tf.constant(bank), tau, 2, sets)
             weighted = tf.reduce_sum(tf.where(counts > 0, logs, 0.0) * weights)
         return logs, counts, tape.gradient(weighted, v)
 
@@ -147,3 +149,11 @@ def test_log_sums_and_their_gradients_over_several_sets(tau):
             assert logs[i, s] == pytest.approx(largest + np.log(terms.sum()), rel=1e-12)
             gradient[i] += weights[i, s] * terms @ bank / terms.sum() / tau
     np.testing.assert_allclose(found, gradient, rtol=1e-9, atol=1e-9)
+
+
+def test_no_variable_is_ever_read_as_a_whole():
+    search, *_ = graph(100, neighbors.SAMPLE_DEVIATIONS, False)
+    program = search.get_concrete_function(tf.TensorSpec([None, D])).graph.as_graph_def()
+    operations = {node.op for body in (program, *program.library.function) for node in getattr(body, "node", [])}
+    operations |= {node.op for function in program.library.function for node in function.node_def}
+    assert "ResourceGather" in operations and "ReadVariableOp" not in operations

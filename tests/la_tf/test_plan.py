@@ -196,7 +196,9 @@ def test_planning_measures_and_writes_nothing(tmp_path, monkeypatch, capsys, met
 TOLD_PEAK = """
 import atexit, resource, sys
 from data import cli
-from la_tf import train
+cli.load_tensorflow()
+from la_tf import calibration, train
+calibration.SECONDS = 0.5
 atexit.register(lambda: print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr))
 cli.run(train.main)
 """
