@@ -1,7 +1,7 @@
 """log sum_j exp(v̄_j · v_i / tau) over sets of rows of the bank: what the losses are made of (equations 1 to 3).
 
-Neither [B, N] nor [B, k, D] is ever held. The gradient of such a sum with respect to v_i, the mean of the rows weighted
-by their terms, is found along with it, so that the bank is passed through once.
+Neither [B, N] nor, where k is large, [B, k, D] is ever held. The gradient of such a sum with respect to v_i, the mean of
+the rows weighted by their terms, is found along with it, so that the bank is passed through once.
 """
 
 import math
@@ -9,6 +9,8 @@ import math
 import tensorflow as tf
 
 from la_tf.neighbors import block_rows, blocks, only, rows_at
+
+GATHERED_AT_ONCE = 2**15  # numbers of an image's rows, up to which those of all images are gathered together
 
 
 def over_rows(embeddings, bank, tau, similarity, rows, sets):
@@ -35,9 +37,15 @@ def over_rows(embeddings, bank, tau, similarity, rows, sets):
 
 
 def weighted_rows(weights, rows, bank):
-    """Returns sum_j w_isj v̄_j `[B, s, D]` of weights `[B, s, k]` for rows `[B, k]`, an image at a time."""
+    """Returns sum_j w_isj v̄_j `[B, s, D]` of weights `[B, s, k]` for rows `[B, k]`."""
+
+    def of_images(weights, rows):
+        return tf.matmul(weights, rows_at(bank, rows, weights.dtype))
+
+    if rows.shape[1] * bank.shape[1] <= GATHERED_AT_ONCE:
+        return of_images(weights, rows)
     return tf.map_fn(
-        lambda image: tf.matmul(image[0], rows_at(bank, image[1], weights.dtype)),
+        lambda image: of_images(*image),
         (weights, rows),
         fn_output_signature=tf.TensorSpec([weights.shape[1], bank.shape[1]], weights.dtype),
         parallel_iterations=2,

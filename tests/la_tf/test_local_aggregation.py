@@ -264,9 +264,11 @@ def sets_of(model, embeddings, indices, background, close):
     return b, [closes[close](v, i, b_i) for v, i, b_i in zip(embeddings, indices, b, strict=True)]
 
 
-@pytest.mark.parametrize("background", ["knn", "all", "cluster"])
-@pytest.mark.parametrize("close", ["clusters", "self", "knn"])
-@pytest.mark.parametrize("in_blocks", [False, True])
+@pytest.mark.parametrize(
+    ("background", "close", "in_blocks"),
+    [(*choice, False) for choice in itertools.product(["knn", "all", "cluster"], ["clusters", "self", "knn"])]
+    + [("knn", "clusters", True), ("all", "clusters", True), ("cluster", "knn", True)],
+)
 def test_every_choice_of_background_and_close_neighbours_is_the_set_it_says(background, close, in_blocks, monkeypatch):
     if in_blocks:  # forty rows searched as a million are
         for name, value in {"BLOCK": 16, "LEAST_ROWS": 0, "SAMPLE_EVERY": 2, "SIMILARITIES_AT_ONCE": 100}.items():
