@@ -1,7 +1,7 @@
 """log sum_j exp(v̄_j · v_i / tau) over sets of rows of the bank: what the losses are made of (equations 1 to 3).
 
-Neither [B, N] nor, where k is large, [B, k, D] is ever held. The gradient of such a sum with respect to v_i, the mean of
-the rows weighted by their terms, is found along with it, so that the bank is passed through once.
+Neither [B, N] nor, where k is large, [B, k, D] is ever held. The gradient of such a sum with respect to v_i, the mean
+of the rows weighted by their terms, is found along with it, so that the bank is passed through once.
 """
 
 import math

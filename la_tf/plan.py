@@ -178,7 +178,7 @@ def memory(config, sizes, calibration):
 
 def neighbour_search_bytes(sizes):
     """Returns what `neighbors.background_neighbors` takes, about: all similarities, or sample, block and candidates."""
-    from la_tf.neighbors import BLOCK, GROUP, LEAST_ROWS, SAMPLE_EVERY, SIMILARITIES_AT_ONCE
+    from la_tf.neighbors import BLOCK, GROUP, LEAST_ROWS, MOST_SAMPLED, SAMPLE_EVERY, SIMILARITIES_AT_ONCE
 
     k, share = sizes.background_k, sizes.share
     if not k:
@@ -188,7 +188,8 @@ def neighbour_search_bytes(sizes):
     candidates = round(CANDIDATES * k) * share
     of_one = 2 * (GROUP * (FLOAT + LABEL) + LABEL) + GROUP * (LABEL + 1)  # its group in parts and whole, which count
     in_table = 2 * (FLOAT + LABEL)
-    blocks = 2 * share * FLOAT * (sizes.images // SAMPLE_EVERY + BLOCK)
+    sample = min(sizes.images // SAMPLE_EVERY, MOST_SAMPLED)
+    blocks = 2 * share * FLOAT * (sample + BLOCK)
     return blocks + candidates * (of_one + in_table)
 
 

@@ -178,17 +178,16 @@ def test_clusterings_are_measured_in_part_when_they_are_long():
     assert factor == pytest.approx((1_281_167 * 30_004 * 10) / (n * m))
 
 
-@pytest.mark.parametrize("method", ["la", pytest.param("dc", marks=pytest.mark.slow)])
-def test_planning_measures_and_writes_nothing(tmp_path, monkeypatch, capsys, method):
+def test_planning_measures_and_writes_nothing(tmp_path, monkeypatch, capsys):
     from la_tf import calibration, train
 
     monkeypatch.setattr(calibration, "SECONDS", 0.05)
     monkeypatch.chdir(tmp_path)
-    result = train.planned(digits(method=method, size=3000))
+    result = train.planned(digits(method="la", size=3000))
     assert not list(tmp_path.iterdir())
-    assert set(result["plan"]["step_seconds"]) == ({"ir", "la"} if method == "la" else {"dc"})
+    assert set(result["plan"]["step_seconds"]) == {"ir", "la"}
     assert result["plan"]["images"] == 3000 and result["clustering_seconds"] > 0
-    assert result["plan"]["memory"]["bank"] == 3000 * 2 * (16 if method == "la" else result["plan"]["dimensions"])
+    assert result["plan"]["memory"]["bank"] == 3000 * 2 * 16
     assert json.loads(json.dumps(result)) == result
     assert "whole run" in capsys.readouterr().err
 
