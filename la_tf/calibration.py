@@ -68,13 +68,7 @@ def _calibrate(experiment, report):
     report("measuring input, evaluation and clustering")
     dimension = model.bank.rows.shape[1]
     sizes = Sizes.of(config, experiment.size, dimension)
-
-    def before():
-        step.take(batches)
-        if len(experiment.validation_rows):
-            _search_seconds(experiment, model, QUERIES)
-
-    cold_seconds, warm_seconds = clustering_seconds(config, sizes, before)
+    cold_seconds, warm_seconds = clustering_seconds(config, sizes, lambda: step.take(batches))
     trainable = model.trainable_variables
     per_picture = sum(_bytes([view])[0] for view in batch.get("views", (batch["image"],)))
     return Calibration(
@@ -171,8 +165,8 @@ def clustering_sample(images, clusters, clusterings, dimension, work=CLUSTERING_
 def clustering_seconds(config, sizes, before):
     """Returns the seconds of a renewal of all clusterings from nothing, and from the last ones.
 
-    `before()` does what a run does before: on small sets a clustering that has to get the processors back from a kNN
-    search, whose threads wait for more, is some seven times slower than one that follows another clustering.
+    `before()` does what a run does before: a clustering that has to get the processors back from others' threads is
+    slower than one that follows another clustering.
     """
     method = config.method
     wanted = [(sizes.clusters, sizes.clusterings), (method.background_clusters, sizes.background_clusterings)]
