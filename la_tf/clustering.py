@@ -12,8 +12,8 @@ ITERATIONS = 20  # of k-means from nothing, as in the authors' code
 # All steps but the last go further than to the mean, as in Lee, Baek, Sung 1997: five come to what takes nine or ten.
 STEP = 2.0
 # The share of clusters that begin anew each time. Without it every clustering nears the best there is as the bank
-# drifts: after 50 renewals on the digits (H = 10, m = 100) |C_i| was three quarters of what cold runs give. With 0.05 it
-# was 0.90 on a drifting CIFAR-10 bank, with 0.12 0.98; with 0.25 the objective suffers.
+# drifts: after 50 renewals on the digits (H = 10, m = 100) |C_i| was three quarters of what cold runs give. With 0.05
+# it was 0.90 on a drifting CIFAR-10 bank, with 0.12 0.98; with 0.25 the objective suffers.
 RENEWED = 0.12
 LEAST_KEPT = 0.9  # of the clusters: a clustering that has lost more, or had fewer, is not gone on from
 
