@@ -169,14 +169,18 @@ def clustering_seconds(config, sizes, before):
     slower than one that follows another clustering.
     """
     method = config.method
-    wanted = [(sizes.clusters, sizes.clusterings), (method.background_clusters, sizes.background_clusterings)]
+    by_density = method.method == "la" and method.clustering == "dbscan"  # of C_i alone
+    wanted = [
+        (by_density, sizes.clusters, sizes.clusterings),
+        (False, method.background_clusters, sizes.background_clusterings),
+    ]
     cold_seconds = warm_seconds = 0.0
-    for clusters, clusterings in wanted:
+    for is_dbscan, clusters, clusterings in wanted:
         if not clusterings:
             continue
         n, m, h, factor = clustering_sample(sizes.images, clusters, clusterings, sizes.dimension)
         rows = random_unit_rows(n, sizes.dimension, config.run.seed)
-        if method.method == "la" and method.clustering == "dbscan" and clusters == sizes.clusters:
+        if is_dbscan:
             seconds, _ = _timed(before, clustering.dbscan, rows, method.dbscan_eps, method.dbscan_min_samples)
             cold_seconds += seconds * (sizes.images / n) ** 2
             warm_seconds += seconds * (sizes.images / n) ** 2
