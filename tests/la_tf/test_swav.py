@@ -406,6 +406,7 @@ def config(**method):
     chosen = {
         "prototypes": 7, "tau": 0.2, "sinkhorn_epsilon": 0.04, "sinkhorn_iterations": 5, "queue": 256,
         "queue_from_epoch": 3, "frozen_prototype_epochs": 0.5, "projection_units": None, "bank_momentum": 0.6,
+        "bank_dtype": "float16",
     }  # fmt: skip
     return SimpleNamespace(method=SimpleNamespace(**(chosen | method)), model=SimpleNamespace(embedding_dim=D))
 
@@ -414,7 +415,7 @@ def test_epochs_of_the_flags_become_steps():
     pictures = TrainingSet(100, np.zeros(100), 2, np.arange(3), steps_per_epoch=11, center_crops=list)
     assert SwAV.arguments(config(), pictures) == {
         "prototypes": 7, "tau": 0.2, "sinkhorn_epsilon": 0.04, "sinkhorn_iterations": 5, "queue": 256,
-        "queue_from_step": 33, "frozen_steps": 6, "bank_momentum": 0.6,
+        "queue_from_step": 33, "frozen_steps": 6, "bank_momentum": 0.6, "bank_dtype": "float16",
     }  # fmt: skip
 
 
