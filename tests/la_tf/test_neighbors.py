@@ -154,6 +154,6 @@ def test_log_sums_and_their_gradients_over_several_sets(tau):
 def test_no_variable_is_ever_read_as_a_whole():
     search, *_ = graph(100, neighbors.SAMPLE_DEVIATIONS, False)
     program = search.get_concrete_function(tf.TensorSpec([None, D])).graph.as_graph_def()
-    operations = {node.op for body in (program, *program.library.function) for node in getattr(body, "node", [])}
+    operations = {node.op for node in program.node}
     operations |= {node.op for function in program.library.function for node in function.node_def}
     assert "ResourceGather" in operations and "ReadVariableOp" not in operations
