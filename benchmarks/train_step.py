@@ -75,7 +75,7 @@ def measure_la(rng):
     )
     la.bank.written.assign(np.ones(SIZE, bool))
     la.cluster_labels.assign(rng.integers(clusters, size=(SIZE, CLUSTERINGS)))
-    la.aggregating.assign(True)
+    la.aggregating = True
     la_step, bare_step = compiled(la), compiled(Bare(embedder(WIDTH, IMAGE), 1))
     seconds = alternate({"la": lambda: la_step(batch), "bare": lambda: bare_step(batch)}, rounds=9, repeats=4)
     report(

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from data import reading
 from data.errors import UserError
 from la_tf.model_dir import write_text
+from la_tf.processes import ALONE
 
 FILE = "bad_images.csv"
 COLUMNS = ("split", "index", "name", "reason")
@@ -23,14 +24,16 @@ class BadImages(keras.callbacks.Callback):
     """The bad pictures of one split, each counted, named and listed once, however often it comes.
 
     As a hook of training it adds `bad_images`, their number, to every line of metrics, and it is a part of the
-    checkpoints: a resumed run knows what its checkpoint knew, and finds again what came after it.
+    checkpoints: a resumed run knows what its checkpoint knew, and finds again what came after it. Of several
+    `processes` each finds those of its part of the batches; they tell each other with every line and checkpoint.
     """
 
-    def __init__(self, split, model_dir, max_fraction):
+    def __init__(self, split, model_dir, max_fraction, processes=ALONE):
         super().__init__()
         self.split = split
         self.path = Path(model_dir) / FILE
         self.max_fraction = max_fraction
+        self.processes = processes
         self.rows = {}  # as an ordered set: in the order in which they were found
         self.listed = {int(line["index"]) for line in read(self.path) if line["split"] == split.name}
         self.named = 0
@@ -87,7 +90,7 @@ class BadImages(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         """Forgets what a killed process listed after its last checkpoint."""
         self.listed &= self.rows.keys()
-        if self.path.exists():
+        if self.path.exists() and self.processes.index == 0:
             lines = read(self.path)
             kept = [line for line in lines if line["split"] != self.split.name or int(line["index"]) in self.listed]
             write_text(self.path, as_csv(kept, header=True))
@@ -96,15 +99,24 @@ class BadImages(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         """Adds the count at the steps that are logged."""
         if logs:
+            self.share()
             logs["bad_images"] = self.count()
 
     def on_epoch_end(self, epoch, logs=None):
         """Adds the count; an evaluation of the epoch may have left its own there."""
+        self.share()
         logs["bad_images"] = self.count()
 
     def get_state(self):
         """Returns the rows that are known to be bad."""
+        self.share()
         return {"rows": list(self.rows)}
+
+    def share(self):
+        """Takes over what the other processes have found; all of them call it."""
+        if self.processes.count > 1:
+            self.rows = dict.fromkeys(self.processes.gather(np.array(list(self.rows), np.int64)).tolist())
+            self._refuse_too_many()
 
     def set_state(self, state):
         """Takes over what `get_state` returned."""

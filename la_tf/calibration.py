@@ -134,7 +134,7 @@ def _enter(model, phase, config):
     for variable in model.label_variables if phase == "la" else [model.cluster_labels]:
         variable.assign(rng.integers(counts[variable.name], size=variable.shape, dtype=np.int32))
     if phase == "la":
-        model.aggregating.assign(True)
+        model.aggregating = True
 
 
 def pictures_per_s(batches, batch_size):

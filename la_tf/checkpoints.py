@@ -1,10 +1,12 @@
 """Checkpoints: one folder a step, logical arrays by name beside a readable state. No TensorFlow in here.
 
     checkpoints/step-00000123/arrays.npz    every variable whole, under its own path (zip: a CRC for each)
+    checkpoints/step-00000123/rows/         those with a row for each picture where these were spread over replicas
     checkpoints/step-00000123/state.json    step, epoch, and the state of schedules and monitors
 
 Arrays are stored by name and in their logical shape, not as a replica or a shard happens to hold them, so a run can
-come back on another number of devices. bfloat16, which NumPy cannot read back, is stored as float32, which holds every
+come back on another number of devices. Every process writes the rows that it has to the files in `rows/`, which are
+whole all the same. bfloat16, which NumPy cannot read back, is stored as float32, which holds every
 one of its numbers. A folder appears by one rename: it is whole or absent.
 """
 
@@ -13,10 +15,13 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote, unquote
 
 import numpy as np
 
 from data.errors import UserError
+from la_tf.processes import ALONE
 
 FORMAT = 1
 _NAME = re.compile(r"step-(\d{8,})")
@@ -53,8 +58,47 @@ def read_state(checkpoint):
 
 
 def read_arrays(checkpoint):
-    """Returns the arrays of a checkpoint folder by name, read as they are asked for (never a pickle)."""
-    return np.load(Path(checkpoint) / "arrays.npz", allow_pickle=False)
+    """Returns the `Arrays` of a checkpoint folder."""
+    return Arrays(checkpoint)
+
+
+class Arrays:
+    """The arrays of a checkpoint folder by name, read as they are asked for (never a pickle); a context manager.
+
+    Those that were spread are np.memmap: a part of them can be read by itself.
+    """
+
+    def __init__(self, checkpoint):
+        self._npz = np.load(Path(checkpoint) / "arrays.npz", allow_pickle=False)
+        self._rows = {unquote(path.stem): path for path in (Path(checkpoint) / "rows").glob("*.npy")}
+        self.files = [*self._npz.files, *self._rows]
+
+    def __getitem__(self, name):
+        """Returns the array called `name`; raises KeyError where there is none, UserError for a damaged file."""
+        if name not in self._rows:
+            return self._npz[name]
+        try:
+            return np.load(self._rows[name], mmap_mode="r", allow_pickle=False)
+        except ValueError as error:
+            raise UserError(f"{self._rows[name]}: is damaged ({error})") from None
+
+    def get(self, name):
+        """Returns the array called `name`, None where there is none."""
+        return self[name] if name in self.files else None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._npz.close()
+
+
+class Part(NamedTuple):
+    """What a process has of an array that is spread over processes: `rows` `[n, ...]` from `first` on, of `size`."""
+
+    size: int
+    first: int
+    rows: np.ndarray
 
 
 def chosen(model_dir, step=None):
@@ -79,25 +123,65 @@ def fill(weights, checkpoint):
             weight.assign(value)
 
 
-def write(model_dir, step, arrays, state, keep):
-    """Writes the checkpoint of `step`, then removes all but the newest `keep`; returns its folder."""
+def write(model_dir, step, arrays, state, keep, parts=None, processes=ALONE):
+    """Writes the checkpoint of `step`, then removes all but the newest `keep`; returns its folder.
+
+    All `processes` call it together: the first one writes the `arrays`, each its own `parts`, a dict of `Part`.
+    """
     target = path_of(model_dir, step)
-    if target.exists():
+    first = processes.index == 0
+    # What the first one sees and how it calls the folder holds for all.
+    exists, writer = processes.sum(np.array([target.exists(), os.getpid()], np.int64) * first)
+    if exists:
         return target
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary = target.with_name(f".{target.name}.{writer}")
+    if first:
+        _begin(temporary, parts or {})
+    if parts:
+        processes.sum(np.zeros(1))  # the files are there
+        for name, part in parts.items():
+            _write_part(_rows_file(temporary, name), part)
+        processes.sum(np.zeros(1))  # and whole
+    if first:
+        _finish(target, temporary, arrays, {"format": FORMAT, "step": step, **state})
+        remove_folders(path_of(model_dir, old) for old in steps(model_dir)[:-keep])
+        remove_folders(target.parent.glob(".step-*"))  # of a process that was killed while writing
+    processes.sum(np.zeros(1))
+    return target
+
+
+def _begin(temporary, parts):
+    """Makes the folder, with files for the rows that processes are to write."""
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
+    for name, part in parts.items():
+        path = _rows_file(temporary, name)
+        path.parent.mkdir(exist_ok=True)
+        shape = (part.size, *part.rows.shape[1:])
+        np.lib.format.open_memmap(path, mode="w+", dtype=_readable(part.rows[:0]).dtype, shape=shape).flush()
+
+
+def _write_part(path, part):
+    if len(part.rows):
+        file = np.load(path, mmap_mode="r+", allow_pickle=False)
+        file[part.first : part.first + len(part.rows)] = _readable(part.rows)
+        file.flush()
+
+
+def _rows_file(folder, name):
+    return folder / "rows" / f"{quote(name, safe='')}.npy"
+
+
+def _finish(target, temporary, arrays, state):
+    """Writes the rest, and lets the checkpoint appear."""
     with open(temporary / "arrays.npz", "wb") as file:
         np.savez(file, **{name: _readable(array) for name, array in arrays.items()})
         _sync(file)
     with open(temporary / "state.json", "w") as file:
-        json.dump({"format": FORMAT, "step": step, **state}, file, indent=1)
+        json.dump(state, file, indent=1)
         _sync(file)
     os.rename(temporary, target)
     _sync_folder(target.parent)
-    remove_folders(path_of(model_dir, old) for old in steps(model_dir)[:-keep])
-    remove_folders(target.parent.glob(".step-*"))  # of a process that was killed while writing
-    return target
 
 
 def remove_folders(paths):

@@ -10,7 +10,7 @@ import numpy as np
 from data.errors import UserError
 from la_tf import cluster_health
 from la_tf.clustering import UNASSIGNED
-from la_tf.memory_bank import STATE
+from la_tf.picture_rows import STATE
 
 
 class Job:
@@ -44,22 +44,16 @@ class Job:
 
 
 class BackgroundLabels(keras.layers.Layer):
-    """Holds the labels that a job finds for `variables`, from its end until they are taken.
+    """Holds the labels that a job finds for `variables` of `pictures`, from its end until they are taken.
 
     When they are taken is the caller's choice, not the thread's, so a run stays a function of its seed.
     """
 
-    def __init__(self, variables, name="waiting_clusterings"):
+    def __init__(self, variables, pictures, name="waiting_clusterings"):
         super().__init__(name=name)
+        self._pictures = pictures
         self.labels = [
-            self.add_weight(
-                name=variable.name,
-                shape=variable.shape,
-                initializer=keras.initializers.Constant(UNASSIGNED),
-                dtype="int32",
-                **STATE,
-            )
-            for variable in variables
+            pictures.add(self, variable.name, UNASSIGNED, variable.shape[1:], "int32") for variable in variables
         ]
         self.waiting = self.add_weight(name="waiting", shape=(), initializer="zeros", dtype="bool", **STATE)
         self.forget()
@@ -82,7 +76,7 @@ class BackgroundLabels(keras.layers.Layer):
             labels, self._health = self._job.result()
             self._job = None
             for variable, value in zip(self.labels, labels, strict=True):
-                variable.assign(value)
+                self._pictures.write(variable, value)
             self.waiting.assign(True)
 
     def resume(self, health):
@@ -95,7 +89,7 @@ class BackgroundLabels(keras.layers.Layer):
         if not bool(self.waiting.numpy()):
             return None
         health = dict(self._health)
-        labels = [variable.numpy() for variable in self.labels]
+        labels = [self._pictures.read(variable) for variable in self.labels]
         self.forget()
         return labels, health
 
@@ -108,12 +102,14 @@ class BackgroundLabels(keras.layers.Layer):
 class Renewal:
     """Renews the labels `[N, H]` in `variables` by `cluster(name, rows, previous, moment)`, in a thread or not.
 
-    background is a BackgroundLabels, or None to wait. image_labels `[N]` (-1 unknown) or None serve `purity` alone.
+    pictures says which rows of them this process has. background is a BackgroundLabels, or None to wait. image_labels
+    `[N]` (-1 unknown) or None serve `purity` alone.
     """
 
-    def __init__(self, cluster, variables, background=None, image_labels=None, seed=0):
+    def __init__(self, cluster, variables, pictures, background=None, image_labels=None, seed=0):
         self._cluster = cluster
         self._variables = variables
+        self._pictures = pictures
         self._background = background
         self._image_labels = image_labels
         self._seed = seed
@@ -121,11 +117,12 @@ class Renewal:
     def renew(self, snapshot, moment, begins):
         """Finds labels of `snapshot()`: unit rows `[n, D]` and which images they are, `[n]`; returns health metrics.
 
-        In the background those of the moment before take effect instead, unless LA `begins`, and these are started.
+        Both are of this process. In the background those of the moment before take effect instead, unless LA `begins`,
+        and these are started.
         """
         if self._background is None:
-            return self._assign(*self._finder(snapshot(), moment)())
-        if begins or not all((variable.numpy() != UNASSIGNED).any() for variable in self._variables):
+            return self._assign(*self._found_by_all(snapshot, moment))
+        if begins or not all((self._pictures.read(variable) != UNASSIGNED).any() for variable in self._variables):
             self._background.forget()
             return self._assign(*self._finder(snapshot(), moment)())
         waiting = self._background.take()
@@ -133,16 +130,29 @@ class Renewal:
         self._background.start(self._finder(snapshot(), moment))
         return found
 
+    def _found_by_all(self, snapshot, moment):
+        """Returns labels and health. Processes that all have all rows take the labels that the first one finds.
+
+        Each for itself might find others: the sums of k-means depend on the number of threads.
+        """
+        everybody = self._pictures.replicas.processes
+        if self._pictures.spread or everybody.index == 0:
+            labels, found = self._finder(snapshot(), moment)()
+        else:
+            labels, found = [np.zeros(variable.shape, np.int32) for variable in self._variables], {}
+        return labels if self._pictures.spread else [everybody.sum(each) for each in labels], found
+
     def _assign(self, labels, found):
         for variable, value in zip(self._variables, labels, strict=True):
-            variable.assign(value)
+            self._pictures.write(variable, value)
         return found
 
     def _finder(self, rows_and_images, moment):
         """Returns a function, free of TensorFlow, that finds the labels for all variables, and their health."""
         rows, images = rows_and_images
-        before = {variable.name: variable.numpy() for variable in self._variables}
-        truth = None if self._image_labels is None else self._image_labels[images]
+        here, processes = self._pictures.here, self._pictures.processes
+        before = {variable.name: self._pictures.read(variable) for variable in self._variables}
+        truth = None if self._image_labels is None else self._image_labels[here.start : here.stop][images]
 
         def find():
             started = time.perf_counter()
@@ -150,7 +160,7 @@ class Renewal:
             found = {"cluster_seconds": time.perf_counter() - started}
             if "cluster_labels" in labels:
                 last = before["cluster_labels"][images]
-                found |= cluster_health.health(rows, labels["cluster_labels"], last, truth, self._seed)
+                found |= cluster_health.health(rows, labels["cluster_labels"], last, truth, self._seed, processes)
             return [_of_all(before[name].shape, images, of_some) for name, of_some in labels.items()], found
 
         return find

@@ -25,6 +25,7 @@ METHODS = {
 SEVERAL_VIEWS = ("swav",)  # methods that look at several views of a picture at once
 BACKGROUNDS = ("knn", "all", "cluster")
 CLOSE = ("clusters", "self", "knn")
+BACKGROUND_SEARCHES = ("exact", "cells")
 CLUSTER_ON = ("bank", "center_crops")
 CLUSTERINGS = ("kmeans", "dbscan")
 IR_LOSSES = ("softmax", "nce")
@@ -33,6 +34,8 @@ DC_HEADS = ("a", "b")
 BANK_DTYPES = ("float32", "bfloat16", "float16")
 OPTIMIZERS = ("sgd", "lars")
 MODES = ("train", "eval", "both")
+STRATEGIES = ("one", "mirrored", "multiworker")
+BANK_SHARDINGS = ("replicated", "sharded")
 SCHEDULES = ("plateau", "steps", "cosine", "constant")
 STEMS = ("auto", "imagenet", "small")
 
@@ -41,7 +44,7 @@ STEMS = ("auto", "imagenet", "small")
 CIRCUMSTANCES = {
     "dataset", "tfds_data_dir", "tfds_split", "image_root", "first_label", "max_bad_fraction", "workers", "model_dir",
     "mode", "epochs", "max_steps", "checkpoint_steps", "keep", "log_steps", "deterministic", "early_stopping",
-    "warm_start", "exporters", "xla",
+    "warm_start", "exporters", "xla", "strategy", "replicas", "bank_sharding", "sync_batch_norm",
 }  # fmt: skip
 
 
@@ -119,6 +122,9 @@ class MethodConfig:
     warmup_epochs: int = read_by("la", default=10)
     background: str = read_by("la", default="knn")
     background_k: int | None = read_by("la")  # k
+    background_search: str = read_by("la", default="exact")
+    cells: int | None = read_by("la")  # C, of the search in cells
+    visited_rows: int | None = read_by("la")  # V
     background_clusterings: int = read_by("la", default=3)
     background_clusters: int | None = read_by("la")
     close: str = read_by("la", default="clusters")
@@ -149,11 +155,13 @@ class MethodConfig:
     def __post_init__(self):
         choices = {
             "method": tuple(METHODS), "ir_loss": IR_LOSSES, "noise_normalizer": NOISE_NORMALIZERS,
-            "background": BACKGROUNDS, "close": CLOSE, "cluster_on": CLUSTER_ON, "clustering": CLUSTERINGS,
+            "background": BACKGROUNDS, "background_search": BACKGROUND_SEARCHES, "close": CLOSE,
+            "cluster_on": CLUSTER_ON, "clustering": CLUSTERINGS,
             "dc_head": DC_HEADS, "bank_dtype": BANK_DTYPES,
         }  # fmt: skip
         least = {
-            "noise_rows": 1, "warmup_epochs": 0, "background_k": 1, "background_clusterings": 1,
+            "noise_rows": 1, "warmup_epochs": 0, "cells": 1, "visited_rows": 1,
+            "background_k": 1, "background_clusterings": 1,
             "background_clusters": 2, "close_k": 1, "clusterings": 1, "clusters": 2, "dbscan_min_samples": 1,
             "warm_iterations": 0, "cluster_sample": 0,
             "head_units": 1, "small_views": 0, "projection_units": 1, "prototypes": 2,
@@ -234,6 +242,10 @@ class RunOptions:
     log_steps: int = 100
     deterministic: bool = False
     xla: bool = False
+    strategy: str = "one"
+    replicas: int | None = None  # R, of mirrored; None: every GPU
+    bank_sharding: str = "replicated"
+    sync_batch_norm: bool = False
     warm_start: str | None = None
     exporters: tuple[str, ...] = ("best", "final")
 
@@ -241,6 +253,14 @@ class RunOptions:
         if not self.model_dir:
             raise FlagError("--model_dir: set it to the folder that the run is to live in, e.g. --model_dir=runs/mine")
         _one_of("mode", self.mode, MODES)
+        _one_of("strategy", self.strategy, STRATEGIES)
+        _one_of("bank_sharding", self.bank_sharding, BANK_SHARDINGS)
+        if self.replicas is not None:
+            _at_least("replicas", self.replicas, 1)
+            if self.strategy != "mirrored":
+                raise FlagError(f"--replicas={self.replicas}: goes with --strategy=mirrored alone")
+        if self.xla and self.strategy != "one":
+            raise FlagError(f"--xla: goes with --strategy=one alone, not with {self.strategy}")
         _at_least("epochs", self.epochs, 1)
         if self.max_steps is not None:
             _at_least("max_steps", self.max_steps, 1)
@@ -263,6 +283,15 @@ class Config:
     method: MethodConfig
     optimizer: OptimizerConfig
     run: RunOptions
+
+    def __post_init__(self):
+        method, strategy = self.method, self.run.strategy
+        if strategy != "one" and self.model.precision == "mixed_float16":
+            raise FlagError("--precision=mixed_float16: goes with --strategy=one alone; take mixed_bfloat16")
+        if method.method == "dc" and (strategy == "multiworker" or self.run.bank_sharding == "sharded"):
+            raise FlagError("--method=dc: needs all clusters in one process; take --strategy=mirrored, replicated")
+        if method.method == "la" and method.cluster_in_background and strategy == "multiworker":
+            raise FlagError("--cluster_in_background: goes with a single process alone, not with multiworker")
 
     def flat(self):
         """Returns all values by flag name, JSON-able."""

@@ -17,8 +17,8 @@ from la_tf import cluster_health, clustering
 from la_tf.config import interval
 from la_tf.embedding import embedder_from
 from la_tf.knn import embed
-from la_tf.memory_bank import STATE
 from la_tf.method import Method
+from la_tf.picture_rows import STATE
 from models.layers import INITIALIZERS
 
 # Pictures that the whitening is estimated from: 78 for each of its 256 dimensions. Features so wide that these would
@@ -141,6 +141,8 @@ class DeepCluster(Method):
     `build_embedder`. image_labels `[N]` (-1 unknown), where given, serve the health metric `purity` and nothing else.
     """
 
+    spreads = False  # every process looks at all clusters to choose the rows of an epoch
+
     def __init__(
         self,
         embedder,
@@ -220,6 +222,7 @@ class DeepCluster(Method):
         """Moves the class layer by plain gradient descent: momentum would be that of other classes, rounds ago."""
         trunk, rate = self.trainable_variables, tf.convert_to_tensor(self.optimizer.learning_rate)
         by_trunk, by_kernel, by_bias = tape.gradient(objective, [trunk, self.class_kernel.value, self.class_bias.value])
+        by_kernel, by_bias = self.replicas.sum([by_kernel, by_bias])
         rate_of_scaled = rate / self.optimizer.scale_loss(1.0)  # read before `apply_gradients` adapts the scale
         self.optimizer.apply_gradients(zip(by_trunk, trunk, strict=True))
         self.class_kernel.assign_sub(rate_of_scaled * by_kernel + rate * self.weight_decay * self.class_kernel)

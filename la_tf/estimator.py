@@ -13,6 +13,7 @@ from data.errors import UserError
 from la_tf import bundle, checkpoints
 from la_tf.callbacks import EventFolder
 from la_tf.knn import embed
+from la_tf.replicas import Replicas
 from la_tf.specs import InputContext, ModeKeys
 from la_tf.training_loop import TrainingLoop
 
@@ -30,6 +31,12 @@ class Estimator:
         self._model_fn = model_fn
         self._model = None
         self._event_folders = {}
+        self.replicas = Replicas(config.strategy)
+
+    @property
+    def is_chief(self):
+        """Whether this is the process that writes; of several, the first."""
+        return self.replicas.processes.index == 0
 
     @property
     def model(self):
@@ -38,8 +45,9 @@ class Estimator:
             keras.utils.set_random_seed(self.config.seed)
             if self.config.deterministic:
                 tf.config.experimental.enable_op_determinism()
-            self._model = self._model_fn()
-            self._model.optimizer.build(self._model.trainable_variables)
+            with self.replicas.strategy.scope():
+                self._model = self._model_fn()
+                self._model.optimizer.build(self._model.trainable_variables)
             if self.latest_checkpoint():
                 self.restore(self.latest_checkpoint())
         return self._model
@@ -86,9 +94,26 @@ class Estimator:
             value = arrays.get(name)
             if value is None and name.startswith("metrics/"):
                 continue  # one that was not there yet when the checkpoint was written
-            if value is None or value.shape != tuple(variable.shape):
+            if value is None or value.shape != self._shape(variable):
                 found = "none" if value is None else value.shape
-                raise UserError(f"{checkpoint}: {name} should have shape {tuple(variable.shape)}, found {found}")
+                raise UserError(f"{checkpoint}: {name} should have shape {self._shape(variable)}, found {found}")
+            self._give(variable, value)
+
+    def _shape(self, variable):
+        """Returns the logical shape: of a variable that is spread over replicas, that of the whole."""
+        spread = self._is_spread(variable)
+        return (self.model.pictures.size, *variable.shape[1:]) if spread else tuple(variable.shape)
+
+    def _is_spread(self, variable):
+        pictures = self.model.pictures
+        return pictures is not None and pictures.spread and any(each is variable for each in pictures.weights)
+
+    def _give(self, variable, value):
+        """Assigns a whole `value`, or what this process has of it."""
+        if self._is_spread(variable):
+            here = self.model.pictures.here
+            self.model.pictures.write(variable, value[here.start : here.stop])
+        else:
             variable.assign(value)
 
     def warm_start(self, source, same_pictures=True):
@@ -111,8 +136,8 @@ class Estimator:
             for variable in sorted(self.model.variables, key=lambda variable: variable.path in of_pictures):
                 useful = variable.path not in of_pictures or (same_pictures and embedder.isdisjoint(missing))
                 value = arrays.get(variable.path) if useful else None
-                if value is not None and value.shape == tuple(variable.shape):
-                    variable.assign(value)
+                if value is not None and value.shape == self._shape(variable):
+                    self._give(variable, value)
                     loaded.append(variable.path)
                 else:
                     missing.append(variable.path)
@@ -120,12 +145,19 @@ class Estimator:
         return loaded, missing, sorted({*weights} - {*loaded})
 
     def save(self, hooks=(), **state):
-        """Writes a checkpoint of the current step; returns its folder."""
+        """Writes a checkpoint of the current step; returns its folder. Of several processes, all call it."""
         state["settled"] = self.model.settle()
-        arrays = {name: variable.numpy() for name, variable in self.variables().items()}
+        arrays, parts, pictures = {}, {}, self.model.pictures
+        for name, variable in self.variables().items():
+            if self._is_spread(variable):
+                parts[name] = checkpoints.Part(pictures.size, pictures.here.start, pictures.read(variable))
+            else:
+                arrays[name] = variable.numpy()
         hook_states = {type(hook).__name__: hook.get_state() for hook in hooks if hasattr(hook, "get_state")}
         keep = self.config.keep_checkpoint_max
-        return checkpoints.write(self.config.model_dir, self.step, arrays, {"hooks": hook_states, **state}, keep)
+        state = {"hooks": hook_states, **state}
+        processes = self.replicas.processes
+        return checkpoints.write(self.config.model_dir, self.step, arrays, state, keep, parts, processes)
 
     def train(self, spec, eval_specs=(), exporters=()):
         """Trains to `spec.max_steps`, evaluating and exporting after each epoch; a second call has nothing left to do.
@@ -143,9 +175,10 @@ class Estimator:
             self.restore(checkpoint)
         batches = itertools.islice(spec.input_fn(ModeKeys.EVAL, InputContext()), spec.steps)
         metrics = spec.evaluate(self.model, batches)
-        events = self.event_folder(spec.name)
-        events.file.drop(self.step)
-        events.write(self.step, metrics)
+        if self.is_chief:
+            events = self.event_folder(spec.name)
+            events.file.drop(self.step)
+            events.write(self.step, metrics)
         return metrics
 
     def predict(self, input_fn):

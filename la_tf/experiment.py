@@ -12,8 +12,10 @@ from data.config import image_size_for, open_configured
 from data.errors import FlagError, UserError
 from la_tf import checkpoints, model_dir
 from la_tf.config import SEVERAL_VIEWS, Config, method_class
+from la_tf.processes import ALONE, task
 from la_tf.resolve import resolve
 from la_tf.specs import EvalSpec, ModeKeys, RunConfig, TrainSpec
+from la_tf.spread_rows import share
 from models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 KNN_NEIGHBORS = 200  # K (section 4.2)
@@ -43,6 +45,13 @@ class Experiment:
     """
 
     def __init__(self, config, size=None):
+        # Which of the processes of a run this is, and how many there are.
+        self.process, self.processes = task() if config.run.strategy == "multiworker" else (0, 1)
+        if config.data.batch_size % (config.run.replicas or self.processes):
+            raise FlagError(
+                f"--batch_size={config.data.batch_size}: cannot be split evenly over "
+                f"{config.run.replicas or self.processes} replicas"
+            )
         self.dataset = open_configured(config.data)
         self.train = self.dataset.train
         if size is not None and size < self.train.size:
@@ -170,8 +179,8 @@ class Experiment:
 
     # -- for the Estimator --------------------------------------------------------------------------------------------
 
-    def run_config(self):
-        """Returns the Estimator's RunConfig."""
+    def run_config(self, strategy=None):
+        """Returns the Estimator's RunConfig, with a tf.distribute strategy where there is more than one device."""
         run = self.config.run
         return RunConfig(
             model_dir=run.model_dir,
@@ -179,23 +188,27 @@ class Experiment:
             save_checkpoints_steps=run.checkpoint_steps,
             keep_checkpoint_max=run.keep,
             log_step_count_steps=run.log_steps,
+            strategy=strategy,
             deterministic=run.deterministic,
         )
 
     def model_fn(self):
         """Returns the method's keras.Model, compiled."""
         from la_tf.embedding import embedder_for
+        from models.layers import synchronize_batch_norm
 
-        kind = method_class(self.config.method.method)
+        kind, run = method_class(self.config.method.method), self.config.run
         learner = kind(
             embedder_for(self.config, self.config.model.precision),
             self.size,
             # LARS decays weights within its own rule.
             weight_decay=0.0 if self.config.optimizer.optimizer == "lars" else self.config.optimizer.weight_decay,
-            seed=self.config.run.seed,
-            xla=self.config.run.xla,
+            seed=run.seed,
+            xla=run.xla,
             **kind.arguments(self.config, self._training_set()),
         )
+        if learner.replicas.count > 1 and run.sync_batch_norm:
+            synchronize_batch_norm(learner.embedder)
         learner.compile(self._optimizer())
         return learner
 
@@ -279,19 +292,25 @@ class Experiment:
         batches = self.batches_of(split, np.asarray(rows))
         return np.concatenate([np.where(b["valid"][:, None, None, None], b["image"], 0) for b in batches])
 
-    def train_spec(self):
-        """Returns what to train, with the hooks of the schedule, the metrics file and the progress bar."""
+    def train_spec(self, processes=ALONE):
+        """Returns what to train, with the hooks of the schedule, the metrics file and the progress bar.
+
+        Of several `processes` the first one writes and tells.
+        """
         from la_tf.callbacks import MetricsWriter, Progress
         from la_tf.schedules import EarlyStopping, Plateau
 
         run, optimizer, data = self.config.run, self.config.optimizer, self.config.data
+        for bad in self.bad_images.values():
+            bad.processes = processes
         hooks = [self.bad_images[self.train.name]]
         if optimizer.schedule == "plateau":
             hooks.append(Plateau(*self.monitor, patience=optimizer.patience))
         if run.early_stopping:
             hooks.append(EarlyStopping(*self.monitor, patience=run.early_stopping))
-        hooks.append(MetricsWriter(run.model_dir))
-        hooks.append(Progress(self.max_steps, data.batch_size, self.steps_per_epoch))
+        if processes.index == 0:
+            hooks.append(MetricsWriter(run.model_dir))
+            hooks.append(Progress(self.max_steps, data.batch_size, self.steps_per_epoch))
         return TrainSpec(
             input_fn=self.input_fn,
             max_steps=self.max_steps,
@@ -333,6 +352,10 @@ class Experiment:
         )
 
         def evaluate(model, batches):
-            return knn(model, batches) | {"bad_images": self.bad_images[split.name].count(rows)}
+            found, bad = knn(model, batches), self.bad_images[split.name]
+            bad.share()
+            return found | {"bad_images": bad.count(rows)}
 
-        return EvalSpec(input_fn=partial(self.input_fn, split=split, rows=rows), evaluate=evaluate, name=name)
+        looked_at = np.arange(split.size) if rows is None else np.asarray(rows)
+        mine = share(looked_at, EVALUATION_BATCH, self.process, self.processes)
+        return EvalSpec(input_fn=partial(self.input_fn, split=split, rows=mine), evaluate=evaluate, name=name)

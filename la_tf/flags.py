@@ -7,8 +7,10 @@ from absl import flags
 from data import flags as data_flags
 from data.errors import FlagError
 from la_tf.config import (
+    BACKGROUND_SEARCHES,
     BACKGROUNDS,
     BANK_DTYPES,
+    BANK_SHARDINGS,
     CLOSE,
     CLUSTER_ON,
     CLUSTERINGS,
@@ -20,6 +22,7 @@ from la_tf.config import (
     OPTIMIZERS,
     SCHEDULES,
     STEMS,
+    STRATEGIES,
     Config,
     MethodConfig,
     ModelConfig,
@@ -89,6 +92,16 @@ flags.DEFINE_string(
     f"la: {_choices(BACKGROUNDS)}: B_i is the k nearest rows, all rows, or the union of clusters of its own.",
 )
 flags.DEFINE_integer("background_k", None, "la: k, the number of background neighbours. Default: follows N.")
+flags.DEFINE_string(
+    "background_search",
+    _METHOD.background_search,
+    f"la: {_choices(BACKGROUND_SEARCHES)}: B_i is looked for in the whole bank, or in the cells near the image: for N "
+    "past ten million.",
+)
+flags.DEFINE_integer("cells", None, "la: of the search in cells, into how many the bank is parted. Default: 4 sqrt(N).")
+flags.DEFINE_integer(
+    "visited_rows", None, "la: of the search in cells, how many rows those hold that an image visits. Default: 48 k."
+)
 flags.DEFINE_integer(
     "background_clusterings", _METHOD.background_clusterings, "la: clusterings behind --background=cluster."
 )
@@ -192,6 +205,23 @@ flags.DEFINE_boolean(
 )
 flags.DEFINE_boolean(
     "xla", _RUN.xla, "XLA compiles the network's passes in training. On a CPU oneDNN, the default, has been faster."
+)
+flags.DEFINE_string(
+    "strategy",
+    _RUN.strategy,
+    f"{_choices(STRATEGIES)}: one device; several of this machine; those of several processes (TF_CONFIG, or "
+    "la_tf.launch). Each takes its part of every batch.",
+)
+flags.DEFINE_integer(
+    "replicas", None, "Of mirrored: how many devices. Default: every GPU; without one, the CPU is divided by it."
+)
+flags.DEFINE_string(
+    "bank_sharding",
+    _RUN.bank_sharding,
+    f"{_choices(BANK_SHARDINGS)}: whether every replica has the whole memory bank and its clusters, or a part of them.",
+)
+flags.DEFINE_boolean(
+    "sync_batch_norm", _RUN.sync_batch_norm, "Batch norm over the batches of all replicas instead of each its own."
 )
 flags.DEFINE_string(
     "warm_start", None, "A model_dir whose weights, and bank if its pictures are the same, a new run starts from."

@@ -5,10 +5,9 @@ import math
 import keras
 import tensorflow as tf
 
-from la_tf import log_sums
-from la_tf.memory_bank import STATE
+from la_tf import across_replicas, log_sums
 from la_tf.method import Method
-from la_tf.neighbors import rows_at
+from la_tf.picture_rows import STATE, rows_at
 
 RUNNING_WEIGHT = 0.01  # of a new estimate of Z in the running one
 
@@ -103,28 +102,59 @@ class InstanceRecognition(Method):
 
     def recognition_losses(self, embeddings, indices):
         """Returns the losses `[B]` of `embeddings` `[B, D]` against the bank as it is."""
-        own_rows = rows_at(self.bank.rows.value, indices, embeddings.dtype)
-        own_similarity = tf.reduce_sum(embeddings * own_rows, axis=1)
         if self.ir_loss == "nce":
-            return self._noise_contrastive_losses(embeddings, own_similarity)
-        every_row = lambda rows: [tf.ones([tf.size(rows), 1], tf.bool)]  # noqa: E731
-        logs, _ = log_sums.over_bank(embeddings, self.bank.rows.value, self.tau, 1, every_row)
-        return instance_recognition_loss(own_similarity, logs[:, 0], self.tau)
+            return self._noise_contrastive_losses(embeddings, indices)
+        logs, _ = self._log_sums(embeddings, indices, self._sums_of_recognition)
+        return instance_recognition_loss(logs[:, 1] * self.tau, logs[:, 0], self.tau)
 
-    def _noise_contrastive_losses(self, embeddings, own_similarity):
-        bank, size = self.bank.rows.value, self.bank.rows.shape[0]
+    def _log_sums(self, embeddings, indices, find):
+        """Returns log-sums `[B, s]` and counts `[B, c]` of `find(embeddings, indices)`, over all rows there are.
+
+        find sees the rows of one replica; it returns log-sums, their gradients `[B, s, D]` and counts.
+        """
+        if self.pictures.spread:
+            return across_replicas.log_sums(embeddings, indices, find, self.replicas)
+        return log_sums.with_gradient(embeddings, lambda embeddings: find(embeddings, indices))
+
+    def _sums_of_recognition(self, embeddings, indices):
+        """Returns the log-sums over all rows and over the image's own, with gradients and sizes."""
+        bank, real, places = self.bank.rows.value, self.pictures.real, self.pictures.places(indices)
+        every_row = lambda rows: [real(rows)[:, None]]  # noqa: E731
+        of_all = log_sums.of_bank(embeddings, bank, self.tau, 1, every_row)
+        own_rows = tf.maximum(places, 0)[:, None]
+        similarity = tf.einsum("bd,bnd->bn", embeddings, rows_at(bank, own_rows, embeddings.dtype))
+        of_own = log_sums.of_rows(bank, self.tau, similarity, own_rows, [places[:, None] >= 0])
+        return tuple(tf.concat(parts, axis=1) for parts in zip(of_all, of_own, strict=True))
+
+    def _noise_contrastive_losses(self, embeddings, indices):
+        size, replicas = self.pictures.size, self.replicas
         # Drawn by (seed, step), so that a resumed run draws the same; with replacement, the image's own row not barred.
         noise = tf.random.stateless_uniform(
-            [tf.shape(embeddings)[0], self.noise_rows],
+            [replicas.count * tf.shape(embeddings)[0], self.noise_rows],
             seed=tf.stack([tf.constant(self.seed, tf.int64), tf.cast(self.optimizer.iterations, tf.int64)]),
             maxval=size,
             dtype=tf.int32,
         )
-        noise_similarity = tf.einsum("bd,bmd->bm", embeddings, rows_at(bank, noise, embeddings.dtype))
+        rows = tf.concat([tf.cast(indices, tf.int32)[:, None], replicas.own(noise)], axis=1)
+        similarity = self._similarities(embeddings, rows)
+        own_similarity, noise_similarity = similarity[:, 0], similarity[:, 1:]
         # Pictures that are not valid take part as the ones that stand in for them.
         estimate = tf.stop_gradient(log_normalizer_of(own_similarity, noise_similarity, size, self.tau))
+        estimate = tf.reduce_logsumexp(replicas.gather(estimate[None])) - math.log(replicas.count)
         log_normalizer = self.normalizer.update(estimate)
         return noise_contrastive_loss(own_similarity, noise_similarity, size, log_normalizer, self.tau)
+
+    def _similarities(self, embeddings, indices):
+        """Returns v̄_j · v_i `[B, n]` for the rows j of `indices` `[B, n]`."""
+
+        def rows_of(indices):
+            places = self.pictures.places(indices)
+            rows = rows_at(self.bank.rows.value, tf.maximum(places, 0), embeddings.dtype)
+            return tf.where(places[:, :, None] >= 0, rows, tf.zeros_like(rows)) if self.pictures.spread else rows
+
+        if self.pictures.spread:
+            return across_replicas.similarities(embeddings, indices, rows_of, self.replicas)
+        return tf.einsum("bd,bnd->bn", embeddings, rows_of(indices))
 
     @property
     def picture_variables(self):

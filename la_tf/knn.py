@@ -7,7 +7,8 @@ from functools import partial
 import numpy as np
 import tensorflow as tf
 
-from la_tf.nearest_rows import QUERIES, nearest_rows
+from la_tf.nearest_rows import QUERIES, nearest_of_all
+from la_tf.processes import ALONE
 from la_tf.scores import Scores, decide
 
 
@@ -23,12 +24,17 @@ def knn_votes(queries, bank, labels, *, neighbors=200, tau=0.07, classes=None):
     return _votes(queries, bank, labels, neighbors, tau, classes or int(labels.max()) + 1)
 
 
-def _votes(queries, bank, labels, neighbors, tau, classes):
-    if len(labels) != len(bank):
+def _votes(queries, bank, labels, neighbors, tau, classes, first=0, processes=ALONE):
+    """Returns the votes `[Q, classes]` of the rows of all processes, of which `bank` `[n, D]` are `first` and the next.
+
+    labels `[N]` are of all rows; for those of another process it does not matter here whether they may vote.
+    """
+    own = labels[first : first + len(bank)]
+    if len(own) < len(bank) or (processes.count == 1 and len(labels) > len(bank)):
         raise ValueError(f"the bank has {len(bank)} rows, but there are {len(labels)} labels")
     if labels.max(initial=-1) >= classes:
         raise ValueError(f"a row of the bank has label {labels.max()}, but there are {classes} classes")
-    similarities, rows = nearest_rows(queries, bank, neighbors, eligible=labels >= 0)
+    similarities, rows = nearest_of_all(queries, bank, neighbors, own >= 0, first, processes)
     # Relative to the nearest, exp cannot overflow, and the ranking of the classes is the same.
     weights = np.exp((similarities - similarities[:, :1]) / tau)
     somebody = rows >= 0
@@ -57,12 +63,28 @@ def _inference(model, images):
     return model(images, training=False)
 
 
-def judge(embed, batches, bank, labels, *, classes, neighbors=200, tau=0.07, report=None):
+def judge(
+    embed,
+    batches,
+    bank,
+    labels,
+    *,
+    classes,
+    neighbors=200,
+    tau=0.07,
+    report=None,
+    first=0,
+    processes=ALONE,
+):
     """Returns the `Scores` of the pictures of `batches` (data/pipeline.py) by the kNN of a bank, as a stream.
 
     embed maps images `[B, S, S, 3]` to unit rows `[B, D]`; bank is `[N, D]`, an array or np.memmap, labels `[N]`
     with -1 for rows without a vote. `report(indices, truth, predicted, confidence)`, arrays `[n]`, is told what every
     readable picture was taken for, in the order of the batches, unlabelled pictures (truth -1) included.
+
+    Of a bank spread over `processes`, `bank` `[n, D]` are this process' rows, row `first` of all and the next; labels
+    `[N]` are of all. Each process then embeds its own share of the batches (of W processes, number p best takes the
+    batches p, p + W, ..: `spread_rows.share`), and all get the scores, and a report, of all pictures.
     """
     scores, waiting = Scores(classes), []
 
@@ -70,20 +92,36 @@ def judge(embed, batches, bank, labels, *, classes, neighbors=200, tau=0.07, rep
         if waiting:
             queries, indices, truth = map(np.concatenate, zip(*waiting, strict=True))
             waiting.clear()
-            votes = _votes(queries, bank, labels, neighbors, tau, classes)
+            votes = _votes(queries, bank, labels, neighbors, tau, classes, first, processes)
             scores.add(votes, truth)
             if report is not None:
                 report(indices, truth, *decide(votes))
 
-    for batch in batches:
-        found = _valid(embed, batch)
-        scores.unreadable += len(batch["index"]) - len(found[1])
+    for found, unreadable in _rounds(embed, batches, bank.shape[1], processes):
+        scores.unreadable += unreadable
         # As many as fit share a pass over the bank: one for each batch would read and compare it too often.
         if sum(len(indices) for _, indices, _ in waiting) + len(found[1]) > QUERIES:
             vote()
         waiting.append(found)
     vote()
     return scores
+
+
+def _rounds(embed, batches, dimension, processes):
+    """Yields what there is in one batch of every process, while any has one: embeddings, indices and labels of the
+    valid pictures, and the number of the others."""
+    batches = iter(batches)
+    while True:
+        batch = next(batches, None)
+        if batch is None:  # others may have one more
+            found = np.zeros((0, dimension), np.float32), np.zeros(0, np.int64), np.zeros(0, np.int64)
+        else:
+            found = _valid(embed, batch)
+        of_batch = [0, 0] if batch is None else [1, len(batch["index"]) - len(found[1])]
+        count, unreadable = processes.sum(np.array(of_batch, np.int64))
+        if not count:
+            return
+        yield tuple(processes.gather(part) for part in found), int(unreadable)
 
 
 class PredictionsFile:
@@ -127,17 +165,37 @@ class KnnEvaluation:
     silent_rows: tuple[int, ...] | np.ndarray = ()
 
     def __call__(self, model, batches):
-        """Returns `{metric: top-1}` over the valid and labelled pictures of `batches`, 0 where there is none."""
+        """Returns `{metric: top-1}` over the valid and labelled pictures of `batches`, 0 where there is none.
+
+        Where the model has several processes, `batches` are this one's share, as in `judge`, and all get the result.
+        """
+        first, rows, written = _rows_to_search(model.bank, len(self.labels), model.processes)
+        labels = np.array(self.labels)
         # Rows never written hold random vectors: they have no vote.
-        labels = np.where(model.bank.written.numpy(), self.labels, -1)
+        labels[first + np.flatnonzero(~written)] = -1
         labels[np.asarray(self.silent_rows, np.int64)] = -1
         scores = judge(
             partial(_inference, model),
             batches,
-            model.bank.rows.numpy(),
+            rows,
             labels,
             classes=self.classes,
             neighbors=self.neighbors,
             tau=self.tau,
+            first=first,
+            processes=model.processes,
         )
         return {self.metric: scores.top1 or 0.0}
+
+
+def _rows_to_search(bank, size, processes):
+    """Returns the number of the first row, rows `[n, D]` and `written` `[n]`: what this process looks through.
+
+    That is what it has of a bank of `size` rows, or a part of it where every process has them all.
+    """
+    first, rows, written = bank.own_rows()
+    if processes.sum(np.array([len(rows)]))[0] == size:
+        return first, rows, written
+    length = -(-size // processes.count)
+    part = slice(processes.index * length, (processes.index + 1) * length)
+    return min(part.start, size), rows[part], written[part]

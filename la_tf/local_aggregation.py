@@ -2,19 +2,23 @@
 background neighbours B_i."""
 
 import math
+from functools import partial
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from data.errors import UserError
-from la_tf import clustering, log_sums
+from la_tf import across_replicas, cells, clustering, log_sums
+from la_tf.cell_search import CHECK_EVERY, CHECKED, CellSearch
 from la_tf.cluster_renewal import BackgroundLabels, Renewal
+from la_tf.clustering import UNASSIGNED
 from la_tf.config import interval
 from la_tf.instance_recognition import InstanceRecognition
 from la_tf.knn import embed
-from la_tf.memory_bank import STATE
-from la_tf.neighbors import background_neighbors, close_among, cluster_mates, is_own_row
+from la_tf.neighbors import background_neighbors, close_among, cluster_mates, is_own_row, neighbors_of_part
+from la_tf.picture_rows import STATE, rows_at
+from la_tf.replicas import Replicas
 
 # The loss of an image whose C_i and B_i do not meet: -log(0 + 1e-7), as in the authors' code. A constant, so it has
 # no gradient; it is not 0, or a run that loses its close neighbours would look as if it improved.
@@ -43,6 +47,7 @@ class LocalAggregation(InstanceRecognition):
     clustering "dbscan" takes no m but a radius and a least number of neighbours; k-means goes on from the last one by
     `warm_iterations` (0: never) and learns from `cluster_sample` rows a cluster (0: all). With cluster_in_background
     training goes on with the last clusters until those that a thread finds are taken, the next time they are due.
+    background_search "cells" looks for B_i in some of `cells` (C) parts of the bank alone, which hold `visited_rows`.
     image_labels `[N]` (-1 unknown), where given, serve the health metric `purity` and nothing else.
     """
 
@@ -67,6 +72,9 @@ class LocalAggregation(InstanceRecognition):
         warm_iterations=0,
         cluster_sample=0,
         cluster_in_background=False,
+        background_search="exact",
+        cells=None,
+        visited_rows=None,
         warmup_epochs=10,
         image_labels=None,
         center_crops=None,
@@ -91,28 +99,43 @@ class LocalAggregation(InstanceRecognition):
         self.warmup_epochs = warmup_epochs
         self.image_labels = image_labels
         self.center_crops = center_crops
+        # Labels `[N, H]`, so that one gather fetches all of a row; -1: not clustered yet.
+        labels = partial(self.pictures.add, self, value=UNASSIGNED, dtype="int32")
         if close == "clusters":
-            self.cluster_labels = self._labels("cluster_labels", size, clusterings)
+            self.cluster_labels = labels("cluster_labels", columns=(clusterings,))
         if background == "cluster":
-            self.background_labels = self._labels("background_labels", size, background_clusterings)
-        self.waiting_labels = BackgroundLabels(self.label_variables) if cluster_in_background else None
-        self.renewal = Renewal(self._cluster, self.label_variables, self.waiting_labels, image_labels, self.seed)
-        self.aggregating = self.add_weight(name="aggregating", shape=(), initializer="zeros", dtype="bool", **STATE)
+            self.background_labels = labels("background_labels", columns=(background_clusterings,))
+        variables, pictures = self.label_variables, self.pictures
+        self.waiting_labels = BackgroundLabels(variables, pictures) if cluster_in_background else None
+        self.renewal = Renewal(self._cluster, variables, pictures, self.waiting_labels, image_labels, self.seed)
+        self.cell_search = None
+        if background_search == "cells":
+            dimension = embedder.output_shape[-1]
+            self.cell_search = CellSearch(self.pictures, dimension, cells, visited_rows, self.seed)
+            self.search_recall = keras.metrics.Mean(name="search_recall")
+            self.search_loss_error = keras.metrics.Mean(name="search_loss_error")
+        self.checking = False  # whether the step compares what is found in cells with what there is
+        self.begun = self.add_weight(name="aggregating", shape=(), initializer="zeros", dtype="bool", **STATE)
+        self._aggregating = False
         self.close_mean = keras.metrics.Mean(name="close_mean")
         self.close_min = Least(name="close_min")
         self.empty_fraction = keras.metrics.Mean(name="empty_fraction")
         self.own_in_background = keras.metrics.Mean(name="own_in_background")
         self.sorted_out_fraction = keras.metrics.Mean(name="sorted_out_fraction")
 
-    def _labels(self, name, size, clusterings):
-        """Returns labels `[N, H]`, so that one gather fetches all of a row; -1: not clustered yet."""
-        return self.add_weight(
-            name=name,
-            shape=(size, clusterings),
-            initializer=keras.initializers.Constant(clustering.UNASSIGNED),
-            dtype="int32",
-            **STATE,
-        )
+    @property
+    def aggregating(self):
+        """Whether the warm start is over. The weight behind it, `begun`, is for checkpoints."""
+        return self._aggregating
+
+    @aggregating.setter
+    def aggregating(self, value):
+        self._aggregating = value
+        self.begun.assign(value)
+
+    def variant(self, step):
+        """The phase, and whether the search in cells is checked: such steps have graphs of their own."""
+        return self.aggregating, self.checking
 
     @staticmethod
     def arguments(config, pictures):
@@ -120,7 +143,8 @@ class LocalAggregation(InstanceRecognition):
         names = (
             "background", "background_k", "background_clusterings", "background_clusters", "close", "close_k",
             "clusters", "clusterings", "cluster_on", "cluster_every", "clustering", "dbscan_eps", "dbscan_min_samples",
-            "warm_iterations", "cluster_sample", "cluster_in_background", "warmup_epochs",
+            "warm_iterations", "cluster_sample", "cluster_in_background", "background_search", "cells",
+            "visited_rows", "warmup_epochs",
         )  # fmt: skip
         chosen = {name: getattr(config.method, name) for name in names}
         of_pictures = {"image_labels": pictures.labels, "center_crops": pictures.center_crops}
@@ -129,93 +153,130 @@ class LocalAggregation(InstanceRecognition):
     def training_losses(self, batch):
         """Returns the losses `[B]` of the phase, equation 1 before and equation 3 after the switch, and embeddings."""
         embeddings = self(batch["image"], training=True)
-        losses = tf.cond(
-            self.aggregating.value,
-            lambda: self.aggregation_losses(embeddings, batch["index"], batch["valid"]),
-            lambda: self.recognition_losses(embeddings, batch["index"]),
-        )
-        return losses, embeddings
+        if self.aggregating:
+            losses = self.aggregation_losses(embeddings, batch["index"], batch["valid"])
+            if self.checking:
+                self._check_search(embeddings, batch["index"], losses)
+            return losses, embeddings
+        return self.recognition_losses(embeddings, batch["index"]), embeddings
 
     def aggregation_losses(self, embeddings, indices, valid):
         """Returns equation 3 `[B]` of `embeddings` `[B, D]` against bank and clusters as they are."""
-        sums = self._sums_over_nearest if self.background == "knn" else self._sums_over_fixed
-        logs, sizes, own_in_background, sorted_out = sums(embeddings, indices)  # over B_i, over C_i ∩ B_i
-        self.close_mean.update_state(sizes[:, 1], valid)
-        self.close_min.update_state(tf.cast(sizes[:, 1], tf.float32), valid)
-        self.empty_fraction.update_state(sizes[:, 1] == 0, valid)
-        self.own_in_background.update_state(own_in_background, valid)
-        self.sorted_out_fraction.update_state(sorted_out, valid)
+        find = self._sums_over_nearest if self.background == "knn" else self._sums_over_fixed
+        logs, counts = self._log_sums(embeddings, indices, find)  # of B_i, of C_i ∩ B_i
+        close = counts[:, 1]
+        self.close_mean.update_state(close, valid)
+        self.close_min.update_state(tf.cast(close, tf.float32), valid)
+        self.empty_fraction.update_state(close == 0, valid)
+        self.own_in_background.update_state(counts[:, 2] > 0, valid)
+        self.sorted_out_fraction.update_state(counts[:, 3] > 0, valid)
         return local_aggregation_loss(logs[:, 0], logs[:, 1])
 
-    def _sums_over_nearest(self, embeddings, indices):
-        """Returns log-sums and sizes `[B, 2]` of B_i = N_k(v_i) (section 3.1) and of C_i ∩ B_i; whether i is in B_i.
+    def _check_search(self, embeddings, indices, losses):
+        """Looks for B_i of some of the images everywhere: how much of it was found, and what that does to the loss."""
+        some, k = slice(CHECKED), self.background_k
+        exact = self._log_sums(embeddings[some], indices[some], partial(self._sums_over_nearest, exact=True))
+        wanted = local_aggregation_loss(*tf.unstack(exact[0], axis=1))
+        self.search_loss_error.update_state(cells.loss_error(*map(self.replicas.gather, (losses[some], wanted))))
+        images = tf.stop_gradient(embeddings[some])
+        images = self.replicas.gather(images) if self.pictures.spread else images
+        (found, *_), (there, *_) = self._nearest(images, k), self._nearest(images, k, exact=True)
+        of_all = self.replicas if self.pictures.spread else None
+        chosen = [self._among_largest(similarity, k) for similarity in (found, there)]
+        self.search_recall.update_state(cells.recall(found, there, *chosen, of_all))
 
-        And, `[B]` too, whether B_i took the long way (`neighbors.background_neighbors`).
+    def _sums_over_nearest(self, embeddings, indices, exact=False):
+        """Returns log-sums `[B, 2]` of B_i = N_k(v_i) (section 3.1) and of C_i ∩ B_i, their gradients, and counts.
+
+        Counts `[B, 4]` are the sizes, whether i is in B_i, and whether B_i took the long way
+        (`neighbors.background_neighbors`).
         """
-        similarity, rows, sorted_out = self._nearest(embeddings, self.background_k)
-        in_background = similarity != -math.inf  # B_i may be smaller than k
-        own = is_own_row(rows, indices) & in_background
+        places = self.pictures.places(indices)
+        similarity, rows, sorted_out = self._nearest(embeddings, self.background_k, exact=exact)
+        in_background = self._among_largest(similarity, self.background_k)  # B_i may be smaller than k
+        own = is_own_row(rows, places) & in_background
         if self.close == "self":
             close = own
-        elif self.close == "knn":  # similarities fall
-            close = in_background & (tf.range(self.background_k) < self.close_k)
+        elif self.close == "knn":
+            close = in_background & self._among_largest(similarity, self.close_k)
         else:
-            close = in_background & close_among(rows, indices, self.cluster_labels.value)
-        bank, sets = self.bank.rows.value, (in_background, close)
-        logs, sizes = log_sums.over_rows(embeddings, bank, self.tau, similarity, rows, sets)
-        return logs, sizes, tf.reduce_any(own, axis=1), sorted_out
+            own_labels = self.pictures.of_all(self.cluster_labels, indices)
+            close = in_background & close_among(rows, places, self.cluster_labels.value, own_labels)
+        sets = (in_background, close)
+        logs, slopes, sizes = log_sums.of_rows(self.bank.rows.value, self.tau, similarity, rows, sets)
+        return logs, slopes, _counts(sizes, tf.reduce_any(own, axis=1), sorted_out)
 
     def _sums_over_fixed(self, embeddings, indices):
         """Returns the same for a B_i that does not follow the embedding (section 5.2): all rows, or its clusters."""
         bank, written = self.bank.rows.value, self.bank.written.value
+        places = self.pictures.places(indices)
+        own_labels = {labels.name: self.pictures.of_all(labels, indices) for labels in self.label_variables}
+
+        def mates(rows, labels):
+            return cluster_mates(rows, places, labels.value, own_labels[labels.name])
 
         def in_background(rows):
-            mates = self.background == "all" or cluster_mates(rows, indices, self.background_labels.value)
-            return tf.gather(written, rows)[:, None] & mates
+            everybody = self.background == "all"
+            return rows_at(written, rows, tf.bool)[:, None] & (everybody or mates(rows, self.background_labels))
 
         def close(rows):
-            if self.close == "self":
-                return rows[:, None] == tf.cast(indices, rows.dtype)
-            return cluster_mates(rows, indices, self.cluster_labels.value)
+            return rows[:, None] == places if self.close == "self" else mates(rows, self.cluster_labels)
 
         def sets(rows):
             background = in_background(rows)
             return [background] if self.close == "knn" else [background, background & close(rows)]
 
         sorted_out = tf.zeros(tf.shape(indices), tf.bool)
-        logs, sizes = log_sums.over_bank(embeddings, bank, self.tau, 1 if self.close == "knn" else 2, sets)
+        found = log_sums.of_bank(embeddings, bank, self.tau, 1 if self.close == "knn" else 2, sets)
         if self.close == "knn":
             inside = in_background if self.background == "cluster" else None
             similarity, rows, sorted_out = self._nearest(embeddings, self.close_k, inside)
-            nearest = (similarity != -math.inf,)
-            close_logs, close_sizes = log_sums.over_rows(embeddings, bank, self.tau, similarity, rows, nearest)
-            logs, sizes = tf.concat([logs, close_logs], axis=1), tf.concat([sizes, close_sizes], axis=1)
-        return logs, sizes, tf.gather(written, indices), sorted_out
+            nearest = [self._among_largest(similarity, self.close_k)]
+            of_close = log_sums.of_rows(bank, self.tau, similarity, rows, nearest)
+            found = [tf.concat(parts, axis=1) for parts in zip(found, of_close, strict=True)]
+        logs, slopes, sizes = found
+        own = (places >= 0) & rows_at(written, tf.maximum(places, 0), tf.bool)
+        return logs, slopes, _counts(sizes, own, sorted_out)
 
-    def _nearest(self, embeddings, k, inside=None):
-        return background_neighbors(embeddings, self.bank.rows.value, self.bank.written.value, k, inside)
+    def _nearest(self, embeddings, k, inside=None, exact=False):
+        """Returns similarities and rows `[B, c]` of the nearest that this replica has; `[B]` bool.
+
+        With --background_search=cells, of those in the cells near an image, unless they are to be `exact`.
+        """
+        bank, written = self.bank.rows.value, self.bank.written.value
+        if self.cell_search is not None and inside is None and not exact:
+            return self.cell_search.nearest(embeddings, bank, written, min(k, self.pictures.length))
+        if self.pictures.spread:
+            return neighbors_of_part(embeddings, bank, written, k, self.replicas, inside)
+        return background_neighbors(embeddings, bank, written, k, inside)
+
+    def _among_largest(self, similarity, k):
+        """Returns which of this replica's nearest `[B, c]`, falling if they are all, are among the k nearest of all."""
+        if self.pictures.spread:
+            return across_replicas.among_largest(similarity, k, self.replicas)
+        return (similarity != -math.inf) & (tf.range(similarity.shape[1]) < k)
 
     def begin_epoch(self, epoch):
         """Begins Local Aggregation once the warm start is over, and renews the clusters; returns their health."""
         if epoch < self.warmup_epochs:
-            self.aggregating.assign(False)  # a run that was warm-started from LA is back in its own warm start
+            self.aggregating = False  # a run that was warm-started from LA is back in its own warm start
             return {"phase": "ir"}
-        if not self.bank.written.numpy().any():
+        if not self._any_written():
             raise UserError(
                 "Local Aggregation begins, but the memory bank is empty: raise --warmup_epochs, or let --warm_start "
                 "name a run with the same pictures and the same network"
             )
         count, of = self.cluster_every
-        begins = not bool(self.aggregating.numpy())
-        self.aggregating.assign(True)
+        begins, self.aggregating = not self.aggregating, True
         self.clusters_due = begins and of == "steps"  # at the step that comes now
         due = of == "epochs" and (begins or (epoch - self.warmup_epochs) % count == 0)
         return {"phase": "la", **(self.renew_clusters(epoch, begins) if due else {})}
 
     def begin_step(self, step):
         """Renews the clusters where they are renewed by steps."""
+        self.checking = self.aggregating and self.cell_search is not None and step % CHECK_EVERY == 0
         count, of = self.cluster_every
-        if of != "steps" or not bool(self.aggregating.numpy()) or not (self.clusters_due or step % count == 0):
+        if of != "steps" or not self.aggregating or not (self.clusters_due or step % count == 0):
             return {}
         begins, self.clusters_due = self.clusters_due, False
         return self.renew_clusters(step, begins)
@@ -225,34 +286,45 @@ class LocalAggregation(InstanceRecognition):
 
         `moment` numbers the renewals. In the background, all but the one that `begins` LA take effect a renewal later.
         """
-        self.aggregating.assign(True)
+        self.aggregating = True
+        if self.cell_search is not None:
+            self.cell_search.renew(*self.bank.own_rows()[1:], moment)
         if not self.label_variables:
             return {}
         return self.renewal.renew(self._to_be_clustered, moment, begins)
 
     def _cluster(self, name, rows, previous, moment):
         """Returns the labels `[n, H]` of `rows` for one of `label_variables`; in a thread, so without TensorFlow."""
+        processes = self.pictures.processes
         if name == "cluster_labels" and self.clustering == "dbscan":
             return clustering.dbscan(rows, *self.dbscan)
         flag = "clusters" if name == "cluster_labels" else "background_clusters"
         # Seeds of B_i's clusterings apart from those of C_i's, or one would be the other.
         first = 0 if name == "cluster_labels" else self.clusterings
         options = {"iterations": self.warm_iterations, "sample": self.cluster_sample, "moment": moment}
+        options["processes"] = processes
         clusters, clusterings = getattr(self, flag), previous.shape[1]
-        if len(rows) < clusters:
+        count = int(processes.sum(np.array(len(rows))))
+        if count < clusters:
             raise UserError(
-                f"--{flag}={clusters}: only {len(rows)} of {self.bank.rows.shape[0]} images have been seen; lower it, "
+                f"--{flag}={clusters}: only {count} of {self.pictures.size} images have been seen; lower it, "
                 "or raise --warmup_epochs"
             )
         return clustering.cluster(rows, clusters, clusterings, self.seed, first, previous=previous, **options)
 
     def _to_be_clustered(self):
-        """Returns unit rows `[n, D]` and which images they stand for, `[n]`."""
+        """Returns unit rows `[n, D]` of this process' images and which of these they stand for, `[n]`."""
         if self.cluster_on == "center_crops":
-            embeddings, indices, _ = embed(self, self.center_crops())
-            return embeddings, indices
-        written = np.flatnonzero(self.bank.written.numpy())
-        return self.bank.float32_rows()[written], written
+            here = self.pictures.here
+            embeddings, indices, _ = embed(self, self.center_crops(np.arange(here.start, here.stop)))
+            return embeddings, indices - here.start
+        _, rows, written = self.bank.own_rows()
+        written = np.flatnonzero(written)
+        return rows[written], written
+
+    def _any_written(self):
+        written = self.pictures.read(self.bank.written)
+        return bool(self.pictures.processes.sum(np.array(written.any(), np.int32)))
 
     def settle(self):
         """Waits for a clustering in the background, so that a checkpoint holds it; returns its health."""
@@ -260,6 +332,9 @@ class LocalAggregation(InstanceRecognition):
 
     def resume(self, settled):
         """Goes on from a checkpoint and what `settle` returned then."""
+        self._aggregating = bool(self.begun.numpy())
+        if self.cell_search is not None:
+            self.cell_search.resume()
         if self.waiting_labels is not None:
             self.waiting_labels.resume(settled)
 
@@ -273,7 +348,8 @@ class LocalAggregation(InstanceRecognition):
     def picture_variables(self):
         """The memory bank and its clusters."""
         waiting = [] if self.waiting_labels is None else self.waiting_labels.variables
-        return [*super().picture_variables, *self.label_variables, *waiting]
+        by_cells = [] if self.cell_search is None else self.cell_search.weights
+        return [*super().picture_variables, *self.label_variables, *waiting, *by_cells]
 
     @property
     def metrics(self):
@@ -283,29 +359,39 @@ class LocalAggregation(InstanceRecognition):
         """
         health = [self.close_mean, self.close_min, self.empty_fraction, self.own_in_background]
         health.append(self.sorted_out_fraction)
+        if self.cell_search is not None:
+            health += [self.search_recall, self.search_loss_error]
         return [*super().metrics, *health]
 
     def epoch_metrics(self):
         """Returns the metrics of the epoch so far; those of LA only once it has begun."""
         metrics = super().epoch_metrics()
-        return metrics if bool(self.aggregating.numpy()) else {"loss": metrics["loss"]}
+        return metrics if self.aggregating else {"loss": metrics["loss"]}
+
+
+def _counts(sizes, *marks):
+    """Returns `[B, 2 + n]` int32: `sizes` `[B, 2]`, and 1 for each of n `marks` `[B]` bool that is true."""
+    return tf.concat([sizes, tf.cast(tf.stack(marks, axis=1), tf.int32)], axis=1)
 
 
 class Least(keras.metrics.Metric):
-    """The smallest value seen since the last reset."""
+    """The smallest value that any replica has seen since the last reset."""
 
     def __init__(self, name):
         super().__init__(name=name)
-        self.least = self.add_variable(shape=(), initializer=keras.initializers.Constant(np.inf), name="least")
+        start = keras.initializers.Constant(np.inf)
+        self.least = self.add_variable(shape=(), initializer=start, aggregation="only_first_replica", name="least")
+        self.replicas = Replicas()
 
     def update_state(self, values, valid):
         """Takes in those of `values` `[B]` that are `valid` `[B]` bool."""
         values = tf.where(valid, values, tf.constant(np.inf, values.dtype))
-        self.least.assign(tf.minimum(self.least.value, tf.reduce_min(values)))
+        least = tf.reduce_min(self.replicas.gather(tf.reduce_min(values)[None]))
+        self.least.assign(tf.minimum(self.least.value, least))
 
     def result(self):
         """Returns the smallest value, inf when there was none."""
-        return self.least.value
+        return tf.convert_to_tensor(self.least)
 
     def reset_state(self):
         """Forgets what it saw."""

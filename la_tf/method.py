@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from la_tf.embedding import build_embedder
 from la_tf.memory_bank import MemoryBank
+from la_tf.picture_rows import PictureRows
 from la_tf.trainable import Trainable, decayed_kernels, mean_over, weight_decay_loss
 
 
@@ -28,10 +29,13 @@ class Method(Trainable):
     """An embedder in training: `compile(optimizer)` and `fit(batches)`, or driven by `la_tf.estimator`.
 
     A method adds `training_losses`, and overrides what else it does its own way. All keep a memory bank of their
-    embeddings, one row for each of `size` pictures, which kNN and search read.
+    embeddings, one row for each of `size` pictures, which kNN and search read. Made within the scope of a tf.distribute
+    strategy it learns on its replicas, a part of each batch on every one; bank_sharding "sharded" then spreads what
+    has a row for each picture over them, "replicated" keeps it whole on each.
     """
 
     warm_starts = True
+    spreads = True  # whether it can do with a bank that is spread
 
     def __init__(
         self,
@@ -40,6 +44,7 @@ class Method(Trainable):
         *,
         bank_momentum=0.5,
         bank_dtype="float32",
+        bank_sharding="replicated",
         weight_decay=1e-4,
         seed=0,
         xla=False,
@@ -47,7 +52,12 @@ class Method(Trainable):
     ):
         super().__init__(name=name)
         self.embedder = embedder
-        self.bank = MemoryBank(size, embedder.output_shape[-1], bank_momentum, seed, bank_dtype)
+        if bank_sharding == "sharded" and not self.spreads:
+            raise ValueError(f"{type(self).__name__} needs its bank whole: bank_sharding='replicated'")
+        self.pictures = PictureRows(size, spread=bank_sharding == "sharded")
+        self.replicas = self.pictures.replicas
+        dimension = embedder.output_shape[-1]
+        self.bank = MemoryBank(size, dimension, bank_momentum, seed, bank_dtype, self.pictures)
         self.xla = xla
         self._by_xla = {}  # name of a network -> its compiled forward pass
         self.weight_decay = weight_decay
@@ -56,7 +66,11 @@ class Method(Trainable):
     @staticmethod
     def arguments(config, pictures):
         """Returns what the constructor takes of a `la_tf.config.Config` and a `TrainingSet`."""
-        return {"bank_momentum": config.method.bank_momentum, "bank_dtype": config.method.bank_dtype}
+        return {
+            "bank_momentum": config.method.bank_momentum,
+            "bank_dtype": config.method.bank_dtype,
+            "bank_sharding": config.run.bank_sharding,
+        }
 
     @staticmethod
     def build_embedder(backbone, config):
@@ -80,6 +94,11 @@ class Method(Trainable):
             self._by_xla[network.name] = tf.function(learning, jit_compile=True)
         return self._by_xla[network.name](images)
 
+    @property
+    def processes(self):
+        """Those that the replicas belong to."""
+        return self.replicas.processes
+
     # -- a step -----------------------------------------------------------------------------------------------------
 
     def training_losses(self, batch):
@@ -94,13 +113,15 @@ class Method(Trainable):
         return batch["valid"]
 
     def train_step(self, batch):
-        """Takes one step on a batch (`data.pipeline`: image, index, label, valid) and returns the running metrics."""
+        """Takes one step on a batch (`data.pipeline`: image, index, label, valid) and returns the running metrics.
+
+        On several replicas, on this one's part of the batch: all together take the step of the whole.
+        """
         with tf.GradientTape() as tape:
             losses, embeddings = self.training_losses(batch)
-            loss = mean_over(losses, self.counted(batch))
-            objective = loss
-            if self.weight_decay:
-                objective += weight_decay_loss(decayed_kernels(self), self.weight_decay)
+            objective = mean_over(losses, self.counted(batch), self.replicas)
+            if self.weight_decay:  # the replicas' gradients are added up
+                objective += weight_decay_loss(decayed_kernels(self), self.weight_decay / self.replicas.count)
             objective = self.optimizer.scale_loss(objective)
         self.descend(tape, objective)
         self.after_step(batch, embeddings)
@@ -114,7 +135,8 @@ class Method(Trainable):
 
     def after_step(self, batch, embeddings):
         """Writes the embeddings to the bank (equation 5); the loss has seen the bank as it was before."""
-        self.bank.update(batch["index"], embeddings, batch["valid"])
+        whole = map(self.replicas.gather, (batch["index"], tf.stop_gradient(embeddings), batch["valid"]))
+        self.bank.update(*whole)
 
     @property
     def picture_variables(self):
@@ -128,8 +150,16 @@ class Method(Trainable):
         """
         if type(self).epoch_rows is not Trainable.epoch_rows:
             raise ValueError(f"{type(self).__name__} chooses the rows of its epochs: train it by la_tf.estimator")
+        made_for = {}
+
+        def begin_step(batch, logs):
+            step = int(self.optimizer.iterations.numpy())
+            self.begin_step(step)
+            if made_for.setdefault("variant", self.variant(step)) != self.variant(step):
+                made_for["variant"] = self.variant(step)
+                self.make_train_function(force=True)
+
         between = keras.callbacks.LambdaCallback(
-            on_epoch_begin=lambda epoch, logs: self.begin_epoch(epoch),
-            on_train_batch_begin=lambda batch, logs: self.begin_step(int(self.optimizer.iterations)),
+            on_epoch_begin=lambda epoch, logs: self.begin_epoch(epoch), on_train_batch_begin=begin_step
         )
         return super().fit(*args, callbacks=[between, *(callbacks or [])], **kwargs)

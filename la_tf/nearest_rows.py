@@ -8,6 +8,8 @@ times its product, and the bank may be a file (np.memmap) that need not fit into
 
 import numpy as np
 
+from la_tf.processes import ALONE
+
 QUERIES = 1024  # a pass over the bank
 BLOCK = 8192  # rows: with QUERIES, 32 MB of similarities; on a busy machine smaller products lose more than they save
 SAMPLE = 8192  # rows that give the first bound
@@ -24,6 +26,25 @@ def nearest_rows(queries, bank, neighbors, eligible=None):
     over hold index -1 and NaN. Beside its arguments and results it takes 200 MB at most for K in the hundreds, and 8
     to 16 bytes a bank row.
     """
+    return _similarities_and_rows(_nearest_keys(queries, bank, neighbors, eligible))
+
+
+def nearest_of_all(queries, bank, neighbors, eligible=None, first=0, processes=ALONE):
+    """Returns the same of a bank that is spread over `processes`, to all of them; they have the same queries.
+
+    bank `[n, D]` are this process' rows, the first of which has index `first` in the whole; eligible `[n]` is of these
+    rows. The processes tell each other 8 bytes for each of the at most K rows that they found for a query.
+    """
+    keys = _nearest_keys(queries, bank, neighbors, eligible)
+    keys[keys != NOBODY] += first  # the lower half of a key is the row
+    if processes.count > 1:
+        of_all = processes.gather(np.ascontiguousarray(keys.T))  # behind each other: [<= count * K, Q]
+        keys = np.sort(of_all, axis=0)[:neighbors].T
+    return _similarities_and_rows(keys)
+
+
+def _nearest_keys(queries, bank, neighbors, eligible):
+    """Returns the keys `[Q, K]` of the nearest rows, in order."""
     queries, bank = np.asarray(queries, np.float32), np.asarray(bank)
     rows = np.arange(len(bank)) if eligible is None else np.flatnonzero(eligible)
     count = min(neighbors, len(rows))
@@ -32,7 +53,7 @@ def nearest_rows(queries, bank, neighbors, eligible=None):
         for start in range(0, len(queries), QUERIES):
             part = slice(start, start + QUERIES)
             keys[part] = _one_pass(queries[part], bank, rows, count)
-    return _similarities(keys), keys.astype(np.int32)
+    return keys
 
 
 def _one_pass(queries, bank, rows, count):
@@ -115,6 +136,10 @@ def _keys(similarities, rows):
     """Returns int64 numbers: the more similar the less, the lower half the row."""
     bits = (similarities + 0.0).view(np.int32)  # + 0.0 makes -0.0 equal to 0.0
     return (~_in_order(bits)).astype(np.int64) << 32 | rows
+
+
+def _similarities_and_rows(keys):
+    return _similarities(keys), keys.astype(np.int32)
 
 
 def _similarities(keys):

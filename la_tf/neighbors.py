@@ -10,6 +10,8 @@ import math
 
 import tensorflow as tf
 
+from la_tf.picture_rows import rows_at
+
 BLOCK = 4096  # rows of the bank at a time: they and their similarities stay in the cache
 GROUP = 8  # neighbouring rows of which the largest similarity is looked at before each of them is
 SAMPLE_EVERY = 32  # every so many rows are in the sample, or more seldom:
@@ -18,18 +20,6 @@ SAMPLE_DEVIATIONS = 4.0  # the bound lies so much lower than expected: about one
 MOST_DEVIATIONS = 6.0  # candidates beyond what is expected; more are not kept: ties without end, as in a collapsed bank
 SIMILARITIES_AT_ONCE = 2**23  # where all similarities of an image are needed, as many images as make so many
 LEAST_ROWS = 2**14  # below, sorting all similarities is as fast
-
-
-def rows_at(bank, rows, dtype):
-    """Returns the `rows` `[n]` of the bank `[N, D]`, a tensor or a variable, in `dtype`.
-
-    Never the variable as a whole: once it has been scattered to, TensorFlow copies all of it at every such read.
-    """
-    if isinstance(bank, tf.Variable):  # tf.gather would read a mirrored one as a whole
-        found = tf.raw_ops.ResourceGather(resource=bank.handle, indices=rows, dtype=bank.dtype)
-    else:
-        found = tf.gather(bank, rows)
-    return tf.cast(found, dtype)
 
 
 def blocks(size):
@@ -100,7 +90,7 @@ def _sorted_out(embeddings, bank, written, k, inside, images):
     def similarities(number):
         rows, new = block_rows(number, size)
         similarity = tf.matmul(rows_at(bank, rows, embeddings.dtype), embeddings, transpose_b=True)  # [n, B]
-        allowed = (tf.gather(written, rows))[:, None]
+        allowed = rows_at(written, rows, tf.bool)[:, None]
         if inside is not None:
             allowed &= tf.gather(inside(rows), images, axis=1)
         return tf.boolean_mask(only(allowed, similarity), new) if size % length else only(allowed, similarity)
@@ -130,18 +120,46 @@ def _mended(similarity, rows, failed, embeddings, bank, written, k, inside):
     )
 
 
+def neighbors_of_part(embeddings, bank, written, k, replicas, inside=None):
+    """Returns those of one replica's rows that may be among the k of all replicas' most similar to each embedding.
+
+    bank `[S, D]`, written `[S]` are the replica's own. Returns similarities and rows `[B, c]`, -inf where there are no
+    more, equal ones by rising rows; `across_replicas.among_largest` tells the k. The last result is that of
+    `background_neighbors`. The bound is that of all rows, so the replicas together keep one to two k.
+    """
+    size, embeddings = bank.shape[0], tf.stop_gradient(embeddings)
+    own_k = min(k, size)
+    if size < LEAST_ROWS or k > size * replicas.count // _sample_every(size):
+        similarity, rows = _by_sorting(embeddings, bank, written, own_k, inside)
+        return similarity, rows, tf.zeros([tf.shape(embeddings)[0]], tf.bool)
+    largest = _largest_of_sample(embeddings, bank, written, k, inside)  # [B, rank]
+    of_all = tf.concat(tf.unstack(replicas.gather(largest[None])), axis=1)
+    bound = tf.math.top_k(of_all, largest.shape[1])[0][:, -1]
+    table, columns, counts, crowded = _candidate_table(embeddings, bank, written, bound, k, inside)
+    enough, crowded = replicas.sum([counts, tf.cast(crowded, tf.int32)])
+    failed = (crowded > 0) | (enough < k)
+
+    def mended():
+        missing = tf.maximum(own_k - tf.shape(table)[1], 0)
+        padded = tf.pad(table, [[0, 0], [0, missing]], constant_values=float("-inf"))
+        wide = tf.pad(columns, [[0, 0], [0, missing]])
+        images = tf.cast(tf.where(failed), tf.int32)
+        few = images[:, 0]
+        right = None if inside is None else lambda rows: tf.gather(inside(rows), few, axis=1)
+        found = _by_sorting(tf.gather(embeddings, few), bank, written, own_k, right)
+        more = tf.shape(padded)[1] - own_k
+        similarity = tf.pad(found[0], [[0, 0], [0, more]], constant_values=float("-inf"))
+        rows = tf.pad(found[1], [[0, 0], [0, more]])
+        return tf.tensor_scatter_nd_update(padded, images, similarity), tf.tensor_scatter_nd_update(wide, images, rows)
+
+    similarity, rows = tf.cond(tf.reduce_any(failed), mended, lambda: (table, columns))
+    return similarity, rows, failed
+
+
 def _by_bound(embeddings, bank, written, k, inside):
     """Returns similarities and rows `[B, k]`, and for which images `[B]` they are not to be used."""
-    bound = _lower_bound(embeddings, bank, written, k, inside)
-    keys, rows, similarity, crowded = _candidates(embeddings, bank, bound, k, inside)
-    # Of an image that is to be sorted out nothing is wanted: with too many candidates it would widen the table for all.
-    bound = tf.where(crowded, tf.constant(float("inf"), bound.dtype), bound)
-    wanted = (similarity >= tf.gather(bound, keys % tf.size(bound))[:, None]) & (rows >= 0)
-    wanted &= tf.gather(written, tf.maximum(rows, 0))
-    keys = tf.boolean_mask(tf.broadcast_to(keys[:, None], tf.shape(rows)), wanted)
-    table, columns, counts = _table(
-        keys, tf.boolean_mask(rows, wanted), tf.boolean_mask(similarity, wanted), tf.size(bound), bank.shape[0]
-    )
+    bound = _largest_of_sample(embeddings, bank, written, k, inside)[:, -1]
+    table, columns, counts, crowded = _candidate_table(embeddings, bank, written, bound, k, inside)
     failed = crowded | (counts < k)
     # Candidates stand in the order of their rows, and top_k takes the first of equals. Images without enough of them
     # are to be mended: zeros will do.
@@ -152,19 +170,31 @@ def _by_bound(embeddings, bank, written, k, inside):
     return similarity, tf.gather(columns, places, batch_dims=1), failed
 
 
-def _lower_bound(embeddings, bank, written, k, inside):
-    """Returns for each image a similarity `[B]` that at least k rows most likely reach; -inf where the sample has none.
+def _candidate_table(embeddings, bank, written, bound, k, inside):
+    """Returns all that reaches the bound as a table (`_table`), and which images `[B]` have too many."""
+    keys, rows, similarity, crowded = _candidates(embeddings, bank, bound, k, inside)
+    # Of an image that is to be sorted out nothing is wanted: with too many candidates it would widen the table for all.
+    bound = tf.where(crowded, tf.constant(float("inf"), bound.dtype), bound)
+    wanted = (similarity >= tf.gather(bound, keys % tf.size(bound))[:, None]) & (rows >= 0)
+    wanted &= rows_at(written, tf.maximum(rows, 0), tf.bool)
+    keys = tf.boolean_mask(tf.broadcast_to(keys[:, None], tf.shape(rows)), wanted)
+    found = tf.boolean_mask(rows, wanted), tf.boolean_mask(similarity, wanted)
+    return *_table(keys, *found, tf.size(bound), bank.shape[0]), crowded
 
-    In a sample of every n-th row the k-th largest similarity of all has a rank of about k / n, with a deviation of the
-    root of that.
+
+def _largest_of_sample(embeddings, bank, written, k, inside):
+    """Returns for each image falling similarities `[B, r]`, of which at least k rows most likely reach the last.
+
+    -inf where the sample has none. In a sample of every n-th row the k-th largest similarity of all has a rank of about
+    k / n, with a deviation of the root of that.
     """
     every = _sample_every(bank.shape[0])
     rows = tf.range(every // 2, bank.shape[0], every)
     similarity = tf.matmul(embeddings, rows_at(bank, rows, embeddings.dtype), transpose_b=True)
-    allowed = tf.gather(written, rows)[None, :]
+    allowed = rows_at(written, rows, tf.bool)[None, :]
     if inside is not None:
         allowed &= tf.transpose(inside(rows))
-    return tf.math.top_k(only(allowed, similarity), _sample_rank(k, every))[0][:, -1]
+    return tf.math.top_k(only(allowed, similarity), _sample_rank(k, every))[0]
 
 
 def _sample_every(size):
@@ -241,26 +271,35 @@ def only(allowed, similarity):
     return tf.where(allowed, similarity, tf.constant(float("-inf"), similarity.dtype))
 
 
-def close_among(neighbors, indices, cluster_labels):
+def close_among(neighbors, indices, cluster_labels, own_labels=None):
     """Returns `[B, k]` bool: which of the background `neighbors` `[B, k]` are close neighbours of `indices` `[B]`.
 
     A row is close when any of the H clusterings, `cluster_labels` `[N, H]`, puts it into the cluster of the image's
     own index, so an image is always close to itself. Label -1 (no cluster yet) matches nothing. Intersecting here
-    is exact: the loss needs C_i only within B_i (equation 3).
+    is exact: the loss needs C_i only within B_i (equation 3). own_labels `[B, H]` are those of the images where not
+    all of their rows are at hand.
     """
-    own_labels = tf.gather(cluster_labels, indices)[:, None, :]  # [B, 1, H]
-    their_labels = tf.gather(cluster_labels, neighbors)  # [B, k, H]
+    own_labels = _labels(indices, cluster_labels, own_labels)[:, None, :]  # [B, 1, H]
+    their_labels = rows_at(cluster_labels, neighbors, own_labels.dtype)  # [B, k, H]
     same_cluster = tf.reduce_any((their_labels == own_labels) & (own_labels >= 0), axis=2)
     return same_cluster | is_own_row(neighbors, indices)
 
 
-def cluster_mates(rows, indices, cluster_labels):
-    """Returns `[n, B]` bool: which `rows` `[n]` share a cluster with `indices` `[B]` in any clustering of `[N, H]`."""
+def cluster_mates(rows, indices, cluster_labels, own_labels=None):
+    """Returns `[n, B]` bool: which `rows` `[n]` share a cluster with `indices` `[B]` in any clustering of `[N, H]`.
+
+    own_labels as of `close_among`.
+    """
     mates = rows[:, None] == tf.cast(indices, rows.dtype)
-    own_labels, their_labels = tf.gather(cluster_labels, indices), tf.gather(cluster_labels, rows)
+    own_labels = _labels(indices, cluster_labels, own_labels)
+    their_labels = rows_at(cluster_labels, rows, own_labels.dtype)
     for own, theirs in zip(tf.unstack(own_labels, axis=1), tf.unstack(their_labels, axis=1), strict=True):
         mates |= (theirs[:, None] == own) & (own >= 0)  # one by one: [n, B, H] would be large
     return mates
+
+
+def _labels(indices, cluster_labels, own_labels):
+    return rows_at(cluster_labels, indices, cluster_labels.dtype) if own_labels is None else own_labels
 
 
 def is_own_row(neighbors, indices):

@@ -23,6 +23,9 @@ NOISE_ROWS, PUBLISHED_NCE = 4096, 50_000
 # Renewed clusterings go on from the last ones where that saves anything: below, ten from nothing take a third of a
 # second, and few and small clusters come out larger or smaller (C_i by a tenth on the digits).
 WARM_ITERATIONS, WARM_ROWS = 5, 5_000
+# The search for B_i in cells: k-means' means stand for rows only if a cell holds some; with these, recall is above 0.95
+# where it was measured (benchmarks/scaling.py).
+CELLS_PER_ROOT, LEAST_IN_CELL, VISITED_PER_NEIGHBOUR = 4, 64, 48
 DBSCAN_ROWS = 50_000  # scikit-learn's holds every neighbourhood
 # DeepCluster: 10,000 classes and 4096 hidden units for ImageNet; with few pictures about 100 classes still do best.
 IMAGES_PER_CLASS, LEAST_CLASSES = 128, 100
@@ -135,7 +138,26 @@ def _resolve_la(method, config, size):
     }  # fmt: skip
     if method.warm_iterations is None:
         resolved["warm_iterations"] = WARM_ITERATIONS if size >= WARM_ROWS else 0
+    if method.background_search == "cells":
+        if method.background != "knn":
+            raise FlagError("--background_search=cells: goes with --background=knn alone, whose rows it looks for")
+        resolved["cells"] = method.cells or cells_for(size)
+        resolved["visited_rows"] = method.visited_rows or visited_rows_for(k)
+        if resolved["cells"] > size // 2:
+            raise FlagError(f"--cells={method.cells}: most would hold one of N = {size} images; lower it")
+        if resolved["visited_rows"] < k:
+            raise FlagError(f"--visited_rows={method.visited_rows}: hold fewer than the k = {k} of B_i; raise it")
     return replace(method, **resolved), warnings
+
+
+def cells_for(size):
+    """Returns C, into how many cells a bank of `size` rows is parted: as many as cost about as much as they save."""
+    return max(1, min(size // LEAST_IN_CELL, round(CELLS_PER_ROOT * math.sqrt(size))))
+
+
+def visited_rows_for(k):
+    """Returns V, how many rows the cells that an image visits hold at least; it does not follow N."""
+    return VISITED_PER_NEIGHBOUR * k
 
 
 def _resolve_dc(method, config, size):

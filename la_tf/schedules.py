@@ -79,7 +79,7 @@ class Plateau(keras.callbacks.Callback):
         self.dropped += 1
         self.saturation.rest()
         optimizer = self.model.optimizer
-        optimizer.learning_rate = float(optimizer.learning_rate) * self.factor
+        optimizer.learning_rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate)) * self.factor
 
     def get_state(self):
         """Returns what a checkpoint has to hold."""

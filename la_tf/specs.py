@@ -23,6 +23,7 @@ class RunConfig:
     save_checkpoints_steps: int = 0  # besides the end of every epoch; 0: at the end of epochs alone
     keep_checkpoint_max: int = 3
     log_step_count_steps: int = 100
+    strategy: Any = None  # of tf.distribute; None: one device
     deterministic: bool = False  # TensorFlow's deterministic kernels: slower, bit-identical on one machine
 
 

@@ -7,8 +7,9 @@ import keras
 import tensorflow as tf
 
 from la_tf.embedding import embedder_from, pooled
-from la_tf.memory_bank import STATE, random_unit_rows
+from la_tf.memory_bank import random_unit_rows
 from la_tf.method import Method
+from la_tf.picture_rows import STATE
 from models.layers import batch_norm, relu
 
 LARGE_VIEWS = 2  # those that codes are made of; they come first in a batch
@@ -52,23 +53,6 @@ def swapped_prediction_loss(codes, scores, tau):
 def perplexity(codes):
     """Returns exp(entropy) `[B]` of `codes` `[B, K]`: 1 for one prototype, K for an even share of all."""
     return tf.exp(-tf.reduce_sum(tf.math.xlogy(codes, codes), axis=1))
-
-
-def of_all_replicas(rows):
-    """Returns the `rows` `[B, ...]` of all R replicas, `[R B, ...]` in their order; of a single one, its own."""
-    context = tf.distribute.get_replica_context()
-    if context.num_replicas_in_sync == 1:
-        return rows
-    # The sum of slots that are empty but for one's own: all_gather has been seen to fail on several hosts.
-    own = tf.one_hot(context.replica_id_in_sync_group, context.num_replicas_in_sync, dtype=rows.dtype)
-    slots = tf.tensordot(own, rows, axes=0)
-    return tf.concat(tf.unstack(context.all_reduce(tf.distribute.ReduceOp.SUM, slots)), axis=0)
-
-
-def own_part(gathered, count):
-    """Returns the `[B, ...]` that this replica gave to `of_all_replicas`, B = `count`."""
-    first = count * tf.distribute.get_replica_context().replica_id_in_sync_group
-    return gathered[first : first + count]
 
 
 class SwAV(Method):
@@ -168,15 +152,16 @@ class SwAV(Method):
         They are balanced over all that is `valid` `[B]` bool on any replica, and the queue. A picture that could not be
         read enters the queue as the one that stands in for it.
         """
-        views = tf.stack([of_all_replicas(tf.stop_gradient(view)) for view in embeddings])  # [2, R B, D]
-        taking_part = of_all_replicas(tf.cast(valid, tf.float32)) > 0
+        views = tf.stack([self.replicas.gather(tf.stop_gradient(view)) for view in embeddings])  # [2, B, D] of all
+        taking_part = self.replicas.gather(valid)
+        batch = tf.shape(taking_part)[0]
         rows, taking_part = self._with_queue(views, taking_part)
         scores = tf.matmul(rows, self.prototypes, transpose_b=True)
         codes = [
             sinkhorn_codes(of_view, self.sinkhorn_epsilon, self.sinkhorn_iterations, taking_part)
             for of_view in tf.unstack(scores)
         ]
-        return [own_part(of_view, tf.shape(valid)[0]) for of_view in codes]
+        return [self.replicas.own(of_view[:batch]) for of_view in codes]
 
     def _with_queue(self, views, taking_part):
         """Returns both with the queue's embeddings behind them, and puts `views` in front of the queue."""

@@ -5,6 +5,7 @@ The model_dir is the run: the same command resumes it, or says that it is finish
 what the run would take on this machine, and ends.
 """
 
+import contextlib
 import sys
 from functools import partial
 
@@ -25,10 +26,14 @@ def main():
     if experiment.config.run.mode == "eval":
         evaluate(experiment)
     else:
-        with model_dir.locked(folder):
-            experiment.claim()
-            for warning in experiment.warnings:
-                print(f"warning: {warning}", file=sys.stderr)
+        first = experiment.process == 0  # of several, the one that writes
+        with model_dir.locked(folder) if first else contextlib.nullcontext():
+            if first:
+                experiment.claim()
+                for warning in experiment.warnings:
+                    print(f"warning: {warning}", file=sys.stderr)
+            else:
+                experiment.check()
             state = experiment.finished()
             if state is None:
                 train(experiment)
@@ -36,7 +41,8 @@ def main():
                 how = "it stopped early" if state["stopped"] else "raise --epochs to go on"
                 how = "there is nothing to learn" if experiment.config.method.method == "random" else how
                 print(f"{folder} is finished ({how})", file=sys.stderr)
-    print(closing_table(experiment), file=sys.stderr)
+    if experiment.process == 0:
+        print(closing_table(experiment), file=sys.stderr)
     return result_of(experiment)
 
 
@@ -71,17 +77,32 @@ def train(experiment):
     """Trains, with evaluations after every epoch unless --mode=train leaves them to another process."""
     config = experiment.config.run
     cli.load_tensorflow(config.deterministic)
-    from la_tf.estimator import Estimator, train_and_evaluate
+    import tensorflow as tf
 
-    estimator = Estimator(experiment.model_fn, experiment.run_config())
-    print(experiment.headline(), file=sys.stderr)
+    from la_tf.estimator import Estimator, train_and_evaluate
+    from la_tf.replicas import lost_process, strategy_of
+
+    estimator = Estimator(experiment.model_fn, experiment.run_config(strategy_of(config.strategy, config.replicas)))
+    replicas = estimator.replicas
+    if experiment.config.data.batch_size % replicas.count:
+        raise cli.FlagError(
+            f"--batch_size={experiment.config.data.batch_size}: cannot be split evenly over {replicas.count} replicas"
+        )
+    if estimator.is_chief:
+        print(experiment.headline(), file=sys.stderr)
     if config.warm_start and estimator.latest_checkpoint():
         print(f"--warm_start={config.warm_start}: not used, the run has begun", file=sys.stderr)
     elif config.warm_start:
         same_pictures = experiment.has_the_pictures_of(config.warm_start)
         report_warm_start(*estimator.warm_start(config.warm_start, same_pictures))
     eval_specs = experiment.eval_specs() if config.mode == "both" else ()
-    train_and_evaluate(estimator, experiment.train_spec(), eval_specs, experiment.exporters())
+    train_spec = experiment.train_spec(replicas.processes)
+    try:
+        train_and_evaluate(estimator, train_spec, eval_specs, experiment.exporters())
+    except tf.errors.OpError as error:
+        if replicas.processes.count == 1:
+            raise
+        raise lost_process(error) from error
 
 
 def report_warm_start(loaded, missing, unused):

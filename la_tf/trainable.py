@@ -14,9 +14,14 @@ def weight_decay_loss(kernels, weight_decay):
     return weight_decay * tf.add_n([tf.nn.l2_loss(tf.convert_to_tensor(kernel)) for kernel in kernels])
 
 
-def mean_over(losses, counted):
-    """Returns the mean of `losses` `[B]` over the pictures that are `counted` `[B]` bool, 0 where none is."""
+def mean_over(losses, counted, replicas=None):
+    """Returns the mean of `losses` `[B]` over the pictures that are `counted` `[B]` bool, 0 where none is.
+
+    With `replicas`, the part that this one adds to the mean over the whole batch.
+    """
     count = tf.reduce_sum(tf.cast(counted, losses.dtype))
+    if replicas is not None:
+        count = replicas.sum(count)
     return tf.reduce_sum(tf.where(counted, losses, tf.zeros_like(losses))) / tf.maximum(count, 1)
 
 
@@ -32,6 +37,8 @@ class Trainable(keras.Model):
     """
 
     warm_starts = False  # whether --warm_start can go on from a run of it
+
+    pictures = None  # the `PictureRows` of weights with a row for each picture, where it has some
 
     def __init__(self, name=None):
         super().__init__(name=name)
@@ -60,6 +67,10 @@ class Trainable(keras.Model):
 
     def resume(self, settled):
         """Goes on from a checkpoint, whose variables are in place, and what `settle` had returned for it."""
+
+    def variant(self, step):
+        """Returns what `train_step` at `step` follows besides its batch, hashable: a graph is made for each."""
+        return None
 
     def epoch_rows(self, epoch):
         """Returns the rows that an epoch trains on, `[n]` in their order; None for every row once, shuffled."""

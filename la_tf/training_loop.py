@@ -25,8 +25,16 @@ class TrainingLoop:
         self.eval_specs = ((spec.monitor,) if spec.monitor else ()) + tuple(eval_specs)
         self.exporters = exporters
         self.model = estimator.model
+        self.replicas = estimator.replicas
         # As tf.function and not through Keras' fit, which MultiWorkerMirroredStrategy does not work with.
-        self.train_step = tf.function(self.model.train_step, reduce_retracing=True)
+        self.train_step = tf.function(self._step, reduce_retracing=True)
+        # Batch norm that is not synchronised: its statistics are each replica's own.
+        moving = [weight for weight in self.model.non_trainable_variables if weight.name.startswith("moving_")]
+        self.level = self.replicas.levelling(moving)
+
+    def _step(self, batch, variant):
+        """Takes a step; a graph of it is made for each `variant`."""
+        return self.replicas.run(self.model.train_step, batch)
 
     def run(self):
         """Trains; returns the metrics of the last epoch, those of the checkpoint when there is nothing to do."""
@@ -49,8 +57,9 @@ class TrainingLoop:
             self.estimator.restore(checkpoint)  # an older one has been evaluated meanwhile
         self.step = self.estimator.step
         self.model.stop_training = False
-        for eval_spec in self.eval_specs:  # what was evaluated after the checkpoint is evaluated again
-            self.estimator.event_folder(eval_spec.name).file.cut(self.step)
+        if self.estimator.is_chief:
+            for eval_spec in self.eval_specs:  # what was evaluated after the checkpoint is evaluated again
+                self.estimator.event_folder(eval_spec.name).file.cut(self.step)
         self.found = {}  # what `begin_epoch` said of the epoch under way
         if state is None:
             return {}
@@ -69,7 +78,9 @@ class TrainingLoop:
         rows = self.model.epoch_rows(epoch)
         if rows is None and self.batches is not None:
             return self.batches
-        batches = iter(self.spec.input_fn(ModeKeys.TRAIN, InputContext(first_step=self.step, epoch_rows=rows)))
+        processes = self.replicas.processes
+        context = InputContext(self.step, rows, pipeline=processes.index, pipelines=processes.count)
+        batches = iter(self.spec.input_fn(ModeKeys.TRAIN, context))
         self.batches = batches if rows is None else None
         return batches
 
@@ -86,9 +97,9 @@ class TrainingLoop:
         while self.step < end:
             self.found |= self.model.begin_step(self.step)
             batch = next(batches)
-            self.train_step(batch)
+            self.train_step(batch, self.model.variant(self.step))
             self.step += 1
-            images += int(batch["index"].shape[0])
+            images += int(batch["index"].shape[0]) * self.replicas.processes.count
             logs = None
             if self.step == end or self.step % self.config.log_step_count_steps == 0:
                 logs = self._running(epoch, images / (time.perf_counter() - started))
@@ -100,11 +111,13 @@ class TrainingLoop:
         return self._end_epoch(epoch, logs)
 
     def _end_epoch(self, epoch, logs):
+        self.level()
         for eval_spec in self.eval_specs:
             logs |= self.estimator.evaluate(eval_spec)
         self._call("on_epoch_end", epoch, logs)
-        for exporter in self.exporters:
-            exporter.export(self.estimator, logs, self._finished())
+        if self.estimator.is_chief:
+            for exporter in self.exporters:
+                exporter.export(self.estimator, logs, self._finished())
         self._save(epoch, logs)
         return logs
 
@@ -114,7 +127,7 @@ class TrainingLoop:
             "epoch": epoch,
             "time": time.time(),
             **self.model.epoch_metrics(),
-            "learning_rate": float(self.model.optimizer.learning_rate),
+            "learning_rate": float(tf.convert_to_tensor(self.model.optimizer.learning_rate)),
             "images_per_s": images_per_s,
             **self.found,
         }
@@ -124,7 +137,7 @@ class TrainingLoop:
     def _check(self, loss):
         """Raises UserError for a loss that is no number, before it gets into a checkpoint, and for steps in vain."""
         if not math.isfinite(loss):
-            rate = float(self.model.optimizer.learning_rate)
+            rate = float(tf.convert_to_tensor(self.model.optimizer.learning_rate))
             good = self.estimator.latest_checkpoint()
             remedy = "lower --learning_rate"
             if good and self.model.warm_starts:
@@ -133,7 +146,7 @@ class TrainingLoop:
                 )
             raise UserError(f"the loss is {loss} at step {self.step}, learning rate {rate:.2g}: {remedy}")
         # Every skipped step halves the scale: one that lies below 1 was not what made the gradients overflow.
-        scale = float(getattr(self.model.optimizer, "dynamic_scale", 1))
+        scale = float(tf.convert_to_tensor(getattr(self.model.optimizer, "dynamic_scale", 1)))
         if scale < 1:
             raise UserError(
                 f"--precision=mixed_float16: the gradients are not finite at step {self.step}, whatever the loss is "
@@ -141,6 +154,7 @@ class TrainingLoop:
             )
 
     def _save(self, epoch, logs=None):
+        self.level()
         self.estimator.save(
             self.spec.hooks,
             epoch=epoch,

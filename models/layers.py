@@ -63,6 +63,13 @@ def batch_norm(x, name):
     return FusedBatchNormalization(momentum=BATCH_NORM_MOMENTUM, epsilon=BATCH_NORM_EPSILON, name=name)(x)
 
 
+def synchronize_batch_norm(model):
+    """Has the batch norms of a `model` take their statistics over the batches of all replicas."""
+    for layer in model._flatten_layers(include_self=False):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = True
+
+
 def relu(x, name):
     """max(x, 0) as a named layer."""
     return keras.layers.ReLU(name=name)(x)

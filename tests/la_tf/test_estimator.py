@@ -215,13 +215,13 @@ def test_a_warm_start_from_nothing_is_said(tmp_path):
 
 def test_a_run_warm_started_from_local_aggregation_still_begins_with_its_own_warm_start(tmp_path):
     source = trained(tmp_path / "source", steps=10, method=LocalAggregation, warmup_epochs=1, **LA)
-    assert bool(source.model.aggregating.numpy())
+    assert source.model.aggregating
     run = estimator(tmp_path / "new", method=LocalAggregation, warmup_epochs=1, **LA)
     run.warm_start(tmp_path / "source")
     metrics = run.train(TrainSpec(input_fn, max_steps=5, steps_per_epoch=5))
-    assert metrics["phase"] == "ir" and not bool(run.model.aggregating.numpy())
+    assert metrics["phase"] == "ir" and not run.model.aggregating
     metrics = run.train(TrainSpec(input_fn, max_steps=10, steps_per_epoch=5))
-    assert metrics["phase"] == "la" and bool(run.model.aggregating.numpy())
+    assert metrics["phase"] == "la" and run.model.aggregating
 
 
 def mean_index(model, batches):

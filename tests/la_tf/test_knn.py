@@ -10,7 +10,10 @@ import tensorflow as tf
 from la_tf import knn
 from la_tf.knn import KnnEvaluation, PredictionsFile, embed, judge, knn_votes
 from la_tf.nearest_rows import QUERIES
+from la_tf.processes import ALONE
+from la_tf.spread_rows import share
 from tests.la_tf.reference import unit
+from tests.la_tf.together import shares, together
 
 D = 16
 
@@ -117,15 +120,18 @@ def test_a_tiny_temperature_does_not_overflow_and_leaves_the_vote_to_the_nearest
 
 
 class Bank:
-    def __init__(self, rows, written):
-        self.rows, self.written = tf.Variable(rows), tf.Variable(written)
+    def __init__(self, rows, written, first=0):
+        self.own = first, rows, written
+
+    def own_rows(self):
+        return self.own
 
 
 class ModelWithBank:
     """Takes the picture's first D numbers for its embedding."""
 
-    def __init__(self, rows, written):
-        self.bank = Bank(rows, written)
+    def __init__(self, rows, written, first=0, processes=ALONE):
+        self.bank, self.processes = Bank(rows, written, first), processes
 
     def __call__(self, images, training):
         assert training is False, "evaluation has to be in inference mode"
@@ -237,10 +243,10 @@ def test_a_stream_is_judged_and_told_picture_by_picture_in_its_order(monkeypatch
 
 
 def test_batches_share_a_pass_over_the_bank_but_are_not_kept_beyond_it(monkeypatch):
-    passes, alive, real = [], [], knn.nearest_rows
+    passes, alive, real = [], [], knn.nearest_of_all
     monkeypatch.setattr(knn, "QUERIES", 32)
     monkeypatch.setattr(
-        knn, "nearest_rows", lambda queries, *a, **k: passes.append(len(queries)) or real(queries, *a, **k)
+        knn, "nearest_of_all", lambda queries, *a, **k: passes.append(len(queries)) or real(queries, *a, **k)
     )
     _, bank, labels = case()
     rows, kept = np.zeros((1000, D), np.float32), []
@@ -274,3 +280,92 @@ def test_an_embedding_that_is_not_a_number_is_wrong_and_counted():
     queries[5] = np.nan
     scores = judge(first_numbers, batches_of(queries, np.zeros(40, int), 16), bank, labels, classes=5)
     assert (scores.unheard, scores.judged) == (1, 40)
+
+
+def test_judging_is_refused_for_a_spread_bank_whose_labels_are_of_its_own_rows():
+    queries, bank, labels = case()
+
+    def work(process):
+        with pytest.raises(ValueError, match="60 rows, but there are 100 labels"):
+            batches = batches_of(queries, labels[:40], 40)
+            judge(first_numbers, batches, bank[60:], labels[:100], classes=5, first=60, processes=process)
+
+    together(2, work)
+
+
+def shared_batches(process, rows, labels, valid, size):
+    """What process number p of W reads: batches p, p + W and so on, as `spread_rows.share` deals them out."""
+    mine = share(np.arange(len(rows)), size, process.index, process.count)
+    for batch in batches_of(rows[mine], labels[mine], size, valid[mine]):
+        yield batch | {"index": tf.gather(mine, batch["index"])}
+
+
+@pytest.mark.parametrize("size", [7, 40, 100])  # pictures a batch: 13, 3 and a single one
+@pytest.mark.parametrize("cut", [(60,), (31, 50), (0, 120), (119, 1)])
+def test_a_bank_spread_over_processes_votes_as_a_whole_one(monkeypatch, cut, size):
+    monkeypatch.setattr(knn, "QUERIES", 32)
+    rng = np.random.default_rng(3)
+    # Of few whole numbers, so that similarities are equal across the processes' borders, and exact.
+    queries, bank = (rng.integers(-1, 2, size=(rows, D)).astype(np.float32) for rows in (90, 120))
+    labels, truth = rng.integers(-1, 5, size=120), rng.integers(-1, 5, size=90)
+    valid = rng.random(90) < 0.8
+    settings = {"classes": 5, "neighbors": 9, "tau": 3.0}
+    whole = Report()
+    scores = judge(first_numbers, batches_of(queries, truth, size, valid), bank, labels, report=whole, **settings)
+    parts, firsts = shares(bank, *cut), np.cumsum([0, *cut])
+
+    def work(process):
+        report, batches = Report(), shared_batches(process, queries, truth, valid, size)
+        own = {"first": firsts[process.index], "processes": process}
+        found = judge(first_numbers, batches, parts[process.index], labels, report=report, **own, **settings)
+        return found, report
+
+    for found, told in together(len(parts), work):
+        assert told == whole
+        for count in ("class_count", "class_right", "among_five", "unheard", "unlabelled", "unreadable"):
+            np.testing.assert_array_equal(getattr(found, count), getattr(scores, count), err_msg=count)
+        assert found.confidence == pytest.approx(scores.confidence, rel=1e-12)  # added up in other groups
+
+
+@pytest.mark.parametrize("spread", [True, False])  # or every process has all rows
+@pytest.mark.parametrize("neighbors", [3, 1000])
+def test_an_evaluation_hears_the_written_rows_of_all_processes(spread, neighbors):
+    queries, bank, labels = case(size=61, queries=50)
+    rng = np.random.default_rng(2)
+    truth, written = rng.integers(-1, 5, size=50), rng.random(61) < 0.7
+    evaluate = KnnEvaluation("score", labels, 5, neighbors, tau=0.1, silent_rows=np.array([0, 5, 6, 30, 60]))
+    alone = evaluate(ModelWithBank(bank, written), batches_of(queries, truth, 8))
+    rows, marks = shares(bank, 20, 21), shares(written, 20, 21)
+
+    def work(process):
+        own = (rows[process.index], marks[process.index], 21 * process.index - (process.index > 0))
+        model = ModelWithBank(*(own if spread else (bank, written)), processes=process)
+        return evaluate(model, shared_batches(process, queries, truth, np.ones(50, bool), 8))
+
+    assert together(3, work) == [alone] * 3
+
+
+def test_rows_never_cross_between_processes():
+    queries, bank, labels = case(size=3000, queries=4)
+
+    def work(process):
+        batches = shared_batches(process, queries, labels[:4], np.ones(4, bool), 2)
+        part = slice(1500 * process.index, 1500 * (process.index + 1))
+        judge(first_numbers, batches, bank[part], labels, classes=5, neighbors=10, first=part.start, processes=process)
+        return sum(size for _, size in process.calls)
+
+    sent = together(2, work)
+    # Of its 2 queries each its row, number and label; 10 keys for each of the 4; two numbers for each of two rounds.
+    assert sent == [2 * (4 * D + 8 + 8) + 4 * 10 * 8 + 2 * 2 * 8] * 2
+
+
+def test_as_long_as_no_process_has_a_row_with_a_vote_the_score_is_0():
+    queries, bank, labels = case(size=6, queries=3)
+    evaluate = KnnEvaluation("score", labels, classes=5)
+
+    def work(process):
+        part = slice(3 * process.index, 3 * process.index + 3)
+        model = ModelWithBank(bank[part], np.zeros(3, bool), part.start, process)
+        return evaluate(model, shared_batches(process, queries, labels[:3], np.ones(3, bool), 1))
+
+    assert together(2, work) == [{"score": 0.0}] * 2

@@ -520,7 +520,7 @@ def test_the_loss_is_a_mean_over_valid_pictures_and_0_without_any():
 def test_a_batch_without_a_valid_picture_costs_nothing_and_leaves_weight_decay_alone(phase):
     model = tiny_method(LocalAggregation, **LA)
     whole_bank(model)
-    model.aggregating.assign(phase == "la")
+    model.aggregating = phase == "la"
     batch = {**batch_with_duplicates(masked=range(8)), "image": tf.zeros([8, 4, 4, 3])}
     kernel, bias = (weight.numpy() for weight in model.embedder.weights)
     rows = model.bank.rows.numpy()

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from la_tf import nearest_rows as module
-from la_tf.nearest_rows import nearest_rows
+from la_tf.nearest_rows import nearest_of_all, nearest_rows
 from tests.la_tf.reference import unit
+from tests.la_tf.together import shares, together
 
 SMALL = {"QUERIES": 3, "BLOCK": 7, "SAMPLE": 16, "LEAST_ROOM": 4}  # so that small banks have many blocks
 
@@ -147,3 +148,29 @@ def test_a_bank_in_a_file_is_searched_as_it_lies_there(small, tmp_path):
     np.save(tmp_path / "bank.npy", bank)
     mapped = np.load(tmp_path / "bank.npy", mmap_mode="r")
     assert_same(nearest_rows(queries, mapped, 9), by_sorting(queries, bank, 9))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    sizes=st.tuples(st.integers(1, 8), st.integers(0, 60), st.integers(1, 4)),
+    neighbors=st.integers(1, 70),
+    share=st.sampled_from([0.0, 0.1, 0.7, 1.0]),
+    processes=st.integers(1, 4),
+)
+def test_the_nearest_of_a_bank_that_is_spread_are_those_of_the_whole(seed, sizes, neighbors, share, processes):
+    rng = np.random.default_rng(seed)
+    count, size, dimension = sizes
+    queries, bank = whole_numbers(rng, count, dimension, 1), whole_numbers(rng, size, dimension, 1)
+    bank[rng.random(size) < 0.1] = np.nan
+    eligible = rng.random(size) < share
+    firsts = np.sort(rng.integers(size + 1, size=processes - 1))
+    sizes = np.diff(firsts, prepend=0)
+    banks, marks, firsts = shares(bank, *sizes), shares(eligible, *sizes), [0, *firsts]
+
+    def work(process):
+        mine, marked, first = (part[process.index] for part in (banks, marks, firsts))
+        return nearest_of_all(queries, mine, neighbors, marked, first, process)
+
+    for found in together(processes, work):
+        assert_same(found, nearest_rows(queries, bank, neighbors, eligible))

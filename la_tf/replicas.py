@@ -1,0 +1,168 @@
+"""The devices that share every batch: one, several of this process (Mirrored), or those of several processes.
+
+`Replicas` says what a step tells the other replicas, within the graph; its `processes` is what the processes tell each
+other between steps.
+"""
+
+import re
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from data.errors import FlagError, UserError
+from la_tf.processes import ALONE
+
+
+class Replicas:
+    """The R replicas of a tf.distribute strategy (None: the one whose scope this is), and which are this process' own.
+
+    Replica r has part r of every batch, `[B/R]` pictures of B.
+    """
+
+    def __init__(self, strategy=None):
+        self.strategy = strategy or tf.distribute.get_strategy()
+        self.count = self.strategy.num_replicas_in_sync  # R
+        several = isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        self.processes = Processes(self.strategy) if several else ALONE
+        self.here = self.count // self.processes.count  # replicas of this process
+        self.first = self.processes.index * self.here  # of them
+
+    # -- within a step ----------------------------------------------------------------------------------------------
+
+    @property
+    def index(self):
+        """The number of the replica whose graph is being made, an int32 scalar."""
+        return tf.cast(_context().replica_id_in_sync_group, tf.int32)
+
+    def run(self, function, batch):
+        """Calls `function` with its part of the process' `batch`, a dict of `[B/W, ...]`, on every replica of it."""
+        if self.count == 1:
+            return function(batch)
+        return self.strategy.run(lambda: function(self._part(batch)))
+
+    def _part(self, batch):
+        number = self.index - self.first
+
+        def part(tensor):
+            length = tf.shape(tensor)[0] // self.here
+            own = tensor[number * length : (number + 1) * length]
+            own.set_shape([tensor.shape[0] and tensor.shape[0] // self.here, *tensor.shape[1:]])
+            return own
+
+        with tf.device("CPU:0"):  # so that a replica is sent nothing but its part
+            return tf.nest.map_structure(part, batch)
+
+    def sum(self, tensors):
+        """Returns the sums over all replicas of a tensor, or of each in a nest of them."""
+        return tensors if self.count == 1 else _context().all_reduce(tf.distribute.ReduceOp.SUM, tensors)
+
+    def gather(self, tensor):
+        """Returns the `[b, ...]` of all replicas behind each other, `[R b, ...]`, in their order."""
+        if self.count == 1:
+            return tensor
+        if tensor.dtype == tf.bool:
+            return self.gather(tf.cast(tensor, tf.int32)) > 0
+        whole = _context().all_gather(tf.identity(tensor), axis=0)  # as a tensor of this replica's device
+        length = tensor.shape[0]
+        whole.set_shape([length and self.count * length, *tensor.shape[1:]])
+        return whole
+
+    def own(self, gathered):
+        """Returns the part `[b, ...]` that this replica gave to `gather`."""
+        if self.count == 1:
+            return gathered
+        length = tf.shape(gathered)[0] // self.count
+        own = gathered[self.index * length : (self.index + 1) * length]
+        own.set_shape([gathered.shape[0] and gathered.shape[0] // self.count, *gathered.shape[1:]])
+        return own
+
+    # -- between steps ------------------------------------------------------------------------------------------------
+
+    def copies(self, variable):
+        """Returns the tf.Variables that the replicas of this process have of a variable, in order."""
+        variable = variable.value if isinstance(variable, keras.Variable) else variable
+        return list(self.strategy.experimental_local_results(variable)) if self.count > 1 else [variable]
+
+    def levelling(self, variables):
+        """Returns a function that gives all copies of `variables`, which replicas move on by themselves, their mean."""
+
+        def level():
+            values = [tf.identity(variable.value) for variable in variables]
+            means = _context().all_reduce(tf.distribute.ReduceOp.MEAN, values)
+            for variable, mean in zip(variables, means, strict=True):
+                variable.assign(mean)
+
+        return tf.function(lambda: self.strategy.run(level) if variables and self.count > 1 else None)
+
+
+class Processes:
+    """What the processes of a MultiWorkerMirroredStrategy tell each other, as `la_tf.processes` has it."""
+
+    def __init__(self, strategy):
+        resolver = strategy.cluster_resolver
+        self._strategy = strategy
+        self.count = strategy.extended._num_workers
+        self.index = resolver.task_id
+        self._here = strategy.num_replicas_in_sync // self.count
+
+    def sum(self, array):
+        """Returns the sum of all processes' `array`, of one shape everywhere."""
+        array = np.asarray(array)
+        nothing = tf.zeros_like(tf.constant(array))
+        values = self._values(lambda first: tf.constant(array) if first else nothing)
+        return self._strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None).numpy()
+
+    def gather(self, array):
+        """Returns all processes' arrays behind each other along axis 0; lengths may differ."""
+        array = np.asarray(array)
+        if array.dtype == bool:
+            return self.gather(array.astype(np.int32)) > 0
+        values = self._values(lambda first: tf.constant(array if first else array[:0]))
+        return self._strategy.gather(values, axis=0).numpy()
+
+    def _values(self, of_replica):
+        """Returns a value of each of this process' replicas; all but the first have none of the process' own."""
+        return self._strategy.experimental_distribute_values_from_function(
+            lambda context: of_replica(context.replica_id_in_sync_group % self._here == 0)
+        )
+
+
+def strategy_of(name, replicas=None):
+    """Returns the tf.distribute strategy that `--strategy` names, None for "one"; before all else that TensorFlow does.
+
+    replicas: of "mirrored", how many devices; None: all GPUs. Raises FlagError where there are not so many.
+    """
+    if name == "multiworker":
+        try:
+            return tf.distribute.MultiWorkerMirroredStrategy()
+        except (tf.errors.OpError, RuntimeError) as error:
+            raise UserError(f"--strategy=multiworker: {' '.join(str(error).split())}") from None
+    return _mirrored(replicas) if name == "mirrored" else None
+
+
+def _mirrored(replicas):
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus and replicas is None:
+        raise FlagError("--strategy=mirrored: there is no GPU; give --replicas=2 to divide the CPU, or --strategy=one")
+    if gpus and replicas is not None and replicas > len(gpus):
+        raise FlagError(f"--replicas={replicas}: there are {len(gpus)} GPUs; lower it")
+    if not gpus:
+        parts = [tf.config.LogicalDeviceConfiguration()] * replicas
+        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
+    kind, count = ("GPU", replicas or len(gpus)) if gpus else ("CPU", replicas)
+    return tf.distribute.MirroredStrategy([f"{kind}:{number}" for number in range(count)])
+
+
+def lost_process(error):
+    """Returns a UserError that says what a TensorFlow error tells of a process of the run that is gone."""
+    found = re.findall(r"/task:(\d+)", str(error))
+    which = f"process {found[-1]} of the run" if found else "a process of the run"
+    return UserError(
+        f"--strategy=multiworker: {which} is gone, or one that it waited for; start all of them again with the same "
+        "command: the run resumes"
+    )
+
+
+def _context():
+    return tf.distribute.get_replica_context()
