@@ -109,8 +109,12 @@ class Processes:
     def sum(self, array):
         """Returns the sum of all processes' `array`, of one shape everywhere."""
         array = np.asarray(array)
-        nothing = tf.zeros_like(tf.constant(array))
-        values = self._values(lambda first: tf.constant(array) if first else nothing)
+        values = self._strategy.experimental_distribute_values_from_function(
+            # All but the first of this process' replicas have none of the process' own.
+            lambda context: tf.constant(
+                array if context.replica_id_in_sync_group % self._here == 0 else np.zeros_like(array)
+            )
+        )
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None).numpy()
 
     def gather(self, array):
@@ -118,14 +122,12 @@ class Processes:
         array = np.asarray(array)
         if array.dtype == bool:
             return self.gather(array.astype(np.int32)) > 0
-        values = self._values(lambda first: tf.constant(array if first else array[:0]))
-        return self._strategy.gather(values, axis=0).numpy()
-
-    def _values(self, of_replica):
-        """Returns a value of each of this process' replicas; all but the first have none of the process' own."""
-        return self._strategy.experimental_distribute_values_from_function(
-            lambda context: of_replica(context.replica_id_in_sync_group % self._here == 0)
-        )
+        lengths = self.sum(np.eye(self.count, dtype=np.int64)[self.index] * len(array))
+        # By sums, each in its own place: TensorFlow's gather of an array without rows has ended the process.
+        slots = np.zeros((self.count, int(lengths.max()), *array.shape[1:]), array.dtype)
+        slots[self.index, : len(array)] = array
+        slots = self.sum(slots) if slots.size else slots
+        return np.concatenate([part[:length] for part, length in zip(slots, lengths, strict=True)])
 
 
 def strategy_of(name, replicas=None):

@@ -184,13 +184,14 @@ def test_layout_holds_the_rows_of_each_cell_in_order():
 @pytest.mark.parametrize("visited", [1, 250, N, 2 * N])
 def test_cells_are_visited_by_similarity_until_they_hold_enough(visited):
     rng = np.random.default_rng(5)
-    embeddings, centroids = rng.standard_normal((B, D)), rng.standard_normal((C, D))
+    embeddings, centroids = rng.standard_normal((B, D)), 0.3 * rng.standard_normal((C, D))
+    optimism = cells.DEVIATIONS * np.sqrt(np.maximum(1 - (centroids**2).sum(axis=1), 0) / D)
     counts = np.bincount(rng.integers(C, size=N), minlength=C)
     counts[[2, 5]] = 0
     found = cells.visit(tf.constant(embeddings), tf.constant(centroids), tf.constant(counts), visited).numpy()
     for i in range(B):
         wanted, held = set(), 0
-        for cell in np.argsort(-centroids @ embeddings[i]):
+        for cell in np.argsort(-centroids @ embeddings[i] - optimism):
             if held < visited:
                 wanted.add(cell)
                 held += counts[cell]

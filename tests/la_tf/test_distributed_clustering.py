@@ -116,7 +116,8 @@ def test_an_empty_cluster_takes_half_of_one_that_has_more_than_a_row():
 def test_several_empty_clusters_divide_a_large_one_until_no_part_holds_more_than_a_row():
     centroids = np.repeat([[1.0], [5.0], [0.0], [0.0], [0.0]], 3, axis=1).astype(np.float32)
     clustering._fill_the_empty(centroids, np.array([1, 4, 0, 0, 0]), np.random.default_rng(0))
-    assert (centroids[0] == 1).all() and len(np.unique(centroids, axis=0)) == 5
+    assert (centroids[0] == 1).all()  # it had nothing to give
+    assert len(np.unique(centroids[1:], axis=0)) >= 3  # (1 + e)(1 - e) may come twice
     np.testing.assert_allclose(centroids[1:], 5, rtol=4 / 1024)
 
 

@@ -3,6 +3,7 @@
 import threading
 
 import numpy as np
+import tensorflow as tf
 
 SECONDS = 60  # for all to come to a call; then the ones that wait fail instead of hanging
 
@@ -71,3 +72,28 @@ def together(count, work):
 def shares(array, *sizes):
     """Cuts `array` into parts of these sizes and the rest."""
     return np.split(array, np.cumsum(sizes))
+
+
+class Replica:
+    """What `la_tf.replicas.Replicas` promises within a step, for eager tensors in one of `together`'s threads."""
+
+    def __init__(self, process):
+        self.count, self.index = process.count, process.index
+        self.calls = process.calls
+        self._process = process
+
+    def sum(self, tensors):
+        """Returns the sum of a tensor, or of each in a list, over all replicas."""
+        if isinstance(tensors, list):
+            return [self.sum(tensor) for tensor in tensors]
+        return tf.constant(self._process.sum(tensors.numpy()))
+
+    def gather(self, tensor):
+        """Returns the tensors of all replicas, equal in shape, behind each other."""
+        if tensor.dtype == tf.bool:
+            return self.gather(tf.cast(tensor, tf.int32)) > 0
+        return tf.constant(self._process.gather(tensor.numpy()))
+
+    def own(self, gathered):
+        """Returns this replica's part of what was gathered."""
+        return tf.split(gathered, self.count)[self.index]
