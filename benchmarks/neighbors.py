@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.rows import unit
 from benchmarks.timing import alternate, median_ratio, report
 from benchmarks.torch_process import torch_python, torch_side
 
@@ -23,11 +24,6 @@ BACKGROUND_K, CLUSTERINGS, CLUSTERS, TAU = 4096, 10, 30_000, 0.07  # k, H, m, ta
 CENTRES, SPREAD, EQUAL = 1000, 0.7, 0.1
 KINDS = ("random", "mixture", "equal")
 CHECKED = 16  # images whose B_i is compared with a sort in float64
-
-
-def unit(rows):
-    """Returns `rows` at unit length."""
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def bank_of(kind):

@@ -8,15 +8,17 @@ and V: so only N differs. The centroids are made once and kept in build/. `--ful
 
 import hashlib
 import json
+import multiprocessing
 import os
 import statistics
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
-from benchmarks.neighbors import unit
+from benchmarks.rows import unit
 from benchmarks.timing import alternate, median_ratio, report
 
 SIZES, BETWEEN = (1_000_000, 10_000_000), 3_000_000
@@ -118,8 +120,9 @@ class Bank:
     def approximate(self, embeddings):
         """Returns similarities and rows `[B, k]` of B_i from cells."""
         from la_tf import cells
+        from la_tf.resolve import visited_rows_for
 
-        visits = cells.visit(embeddings, self.centroids, self.layout.counts, cells.visited_for(BACKGROUND_K))
+        visits = cells.visit(embeddings, self.centroids, self.layout.counts, visited_rows_for(BACKGROUND_K))
         return cells.neighbors_in_cells(embeddings, self.rows, self.written, BACKGROUND_K, visits, self.layout)[:2]
 
     def step(self, search):
@@ -158,9 +161,9 @@ def fidelity(approximate, exact):
 
 def compare(sizes):
     """Measures the steps on banks of some `sizes`, in turn, and what the approximate ones miss."""
-    from la_tf import cells
+    from la_tf.resolve import cells_for, visited_rows_for
 
-    centres, count = mixture(), cells.count_for(SIZES[-1])
+    centres, count = mixture(), cells_for(SIZES[-1])
     centroids = centroids_of(centres, count)
     steps, fidelities, alike = {}, {}, []
     for size in sizes:
@@ -170,7 +173,7 @@ def compare(sizes):
         steps["approx", size], steps["exact", size] = bank.step(bank.approximate), bank.step(bank.exact)
         fidelities[size] = fidelity(steps["approx", size], steps["exact", size])
         alike.append(bank.assigned_alike)
-    told = {"cells": count, "visited": cells.visited_for(BACKGROUND_K), "k": BACKGROUND_K, "sizes": list(sizes)}
+    told = {"cells": count, "visited": visited_rows_for(BACKGROUND_K), "k": BACKGROUND_K, "sizes": list(sizes)}
     by_size = {name: [round(fidelities[size][name], 5) for size in sizes] for name in fidelities[sizes[0]]}
     report("approx_recall", min(by_size["recall"]), "share of B_i", **told, by_size=by_size["recall"],
            least_of_an_image=by_size["least_recall"], images=BATCH, assigned_alike=min(alike))  # fmt: skip
@@ -191,8 +194,86 @@ def growth(seconds, sizes, told):
         report(name, approximate, "ratio", **{name.replace("approx", "exact"): exact}, **medians, **told)
 
 
+def spread(sizes):
+    """Returns, for banks of `sizes` spread over two replicas, what one holds and what a step of LA tells the other.
+
+    A dict for each size: bytes of bank and labels of a replica, and of the whole; bytes told as counted while the graph
+    of a step is made, and as `--plan` computes them; but for the gradients of the network.
+    """
+    import keras
+    import tensorflow as tf
+
+    from la_tf.config import MethodConfig
+    from la_tf.embedding import UnitLength
+    from la_tf.local_aggregation import LocalAggregation
+    from la_tf.plan import Sizes
+    from la_tf.plan_table import ALL_REDUCE
+    from la_tf.plan_traffic import around, bytes_between
+    from la_tf.replicas import Replicas, strategy_of
+
+    strategy, (reduced, gathered) = strategy_of("mirrored", 2), around(2)
+    batch = {
+        "image": np.random.default_rng(0).random((BATCH, 4, 4, 3), np.float32),
+        "index": np.arange(BATCH, dtype=np.int64),
+        "valid": np.ones(BATCH, bool),
+    }
+
+    class Counted(Replicas):
+        """Counts what both replicas send, as their graph is made."""
+
+        told = 0
+
+        def sum(self, tensors):
+            for tensor in tf.nest.flatten(tensors):
+                self.told += reduced(tensor.dtype.size * tensor.shape.num_elements())
+            return super().sum(tensors)
+
+        def gather(self, tensor):
+            if tensor.dtype != tf.bool:  # it comes again as int32
+                self.told += gathered(2 * tensor.dtype.size * tensor.shape.num_elements())
+            return super().gather(tensor)
+
+    def measured(size):
+        method = {"background_k": BACKGROUND_K, "clusters": size // 43, "clusterings": CLUSTERINGS}
+        with strategy.scope():
+            image = keras.Input((4, 4, 3))
+            features = keras.layers.Dense(DIMENSION)(keras.layers.Flatten()(image))
+            embedder = keras.Model(image, UnitLength()(features))
+            replicas = Counted(strategy)
+            model = LocalAggregation(embedder, size, **method, bank_sharding="sharded", replicas=replicas)
+            model.compile(keras.optimizers.SGD(0.01))
+            model.optimizer.build(model.trainable_variables)
+        model.aggregating = True
+        tf.function(replicas.run).get_concrete_function(model.train_step, tf.nest.map_structure(tf.constant, batch))
+        sizes = Sizes(size, DIMENSION, BATCH, 4, BACKGROUND_K, CLUSTERINGS, devices=2, spread=True)
+        computed = bytes_between(SimpleNamespace(method=MethodConfig(**method)), sizes, "la", 0)
+        weights = model.pictures.weights
+        held = [
+            sum(copy.numpy().nbytes for copy in copies) for copies in zip(*map(replicas.copies, weights), strict=True)
+        ]
+        whole = size * (DIMENSION * 4 + CLUSTERINGS * 4 + 1)
+        return {
+            "held": held, "whole": whole, "counted": replicas.told // 2,
+            "computed": sum(computed.values()) - computed[ALL_REDUCE],
+        }  # fmt: skip
+
+    return [measured(size) for size in sizes]
+
+
+def report_spread(sizes=(250_000, 1_000_000)):
+    """Reports what a replica of two holds and tells, found in a process of its own, which has two devices."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        small, large = pool.apply(spread, (sizes,))
+    share = max(large["held"]) / large["whole"]
+    report("bank_bytes_2_replicas", share, "bytes of a replica / replicated", sizes=sizes, held=large["held"])
+    told = {name: [small[name], large[name]] for name in ("counted", "computed")}
+    growth = large["counted"] / small["counted"]
+    report(f"told_growth_{sizes[1] // sizes[0]}x", growth, "ratio", sizes=sizes, **told)
+
+
 def main():
     """Compares a bank with one ten times as large, and with one in between where all is wanted."""
+    report_spread()
     compare((SIZES[0], BETWEEN, SIZES[1]) if "--full" in sys.argv[1:] else SIZES)
 
 

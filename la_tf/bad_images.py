@@ -60,7 +60,8 @@ class BadImages(keras.callbacks.Callback):
             lines.append({"split": self.split.name, "index": row, "name": name, "reason": reason})
         self.rows |= dict.fromkeys(new)
         self._list([line for line in lines if line["index"] not in self.listed])
-        self._refuse_too_many()
+        if self.processes.count == 1:  # several refuse together, in `share`: nobody is to wait for one that has gone
+            self._refuse_too_many()
 
     def _name(self, line):
         self.named += 1

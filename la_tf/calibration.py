@@ -17,6 +17,7 @@ from data.errors import UserError
 from la_tf import clustering
 from la_tf.knn import embed, knn_votes
 from la_tf.memory_bank import random_unit_rows
+from la_tf.one_of_many import OneOfMany
 from la_tf.plan import Calibration, Sizes, phases
 from la_tf.specs import InputContext, ModeKeys
 
@@ -50,10 +51,12 @@ def _calibrate(experiment, report):
     if config.run.deterministic:
         tf.config.experimental.enable_op_determinism()
     report("building the network")
-    model = experiment.model_fn()
+    parts = experiment.replicas
+    model = experiment.model_fn(OneOfMany(parts) if parts > 1 else None)
     model.optimizer.build(model.trainable_variables)
-    pictures = pictures_per_s(iter(experiment.batches(ModeKeys.TRAIN, InputContext())), config.data.batch_size)
-    batches = iter(experiment.batches(ModeKeys.TRAIN, InputContext()))
+    part = InputContext(pipelines=parts)
+    pictures = pictures_per_s(iter(experiment.batches(ModeKeys.TRAIN, part)), config.data.batch_size // parts)
+    batches = iter(experiment.batches(ModeKeys.TRAIN, part))
     batch = next(batches)
     step = Steps(model)
     steps_of, alone_of = {}, {}
@@ -62,12 +65,12 @@ def _calibrate(experiment, report):
         _enter(model, phase, config)
         alone_of[phase] = step.seconds(itertools.repeat(batch), settling=1)
         # What the pipeline had ready in its buffers, it does not have for long.
-        least = config.data.batch_size / pictures
+        least = config.data.batch_size // parts / pictures
         steps_of[phase] = max(least, step.seconds(batches, settling=SETTLING))
     peak, resident, device = peak_bytes(), resident_bytes(), _device_peak()
     report("measuring input, evaluation and clustering")
     dimension = model.bank.rows.shape[1]
-    sizes = Sizes.of(config, experiment.size, dimension)
+    sizes = Sizes.of(config, experiment.size, dimension, parts)
     cold_seconds, warm_seconds = clustering_seconds(config, sizes, lambda: step.take(batches))
     trainable = model.trainable_variables
     per_picture = sum(_bytes([view])[0] for view in batch.get("views", (batch["image"],)))
@@ -78,7 +81,7 @@ def _calibrate(experiment, report):
         cold_seconds=cold_seconds,
         warm_seconds=warm_seconds,
         before_seconds=_before_seconds(experiment, model),
-        evaluation_seconds=_evaluation_seconds(experiment, model),
+        evaluation_seconds=_evaluation_seconds(experiment, model) / parts,
         dimension=dimension,
         process_bytes=process_bytes,
         resident_bytes=resident,
@@ -87,7 +90,7 @@ def _calibrate(experiment, report):
         weight_bytes=sum(_bytes(_network(model))),
         gradient_bytes=sum(_bytes(trainable)),
         optimizer_bytes=sum(_bytes(model.optimizer.variables)),
-        picture_bytes=per_picture // config.data.batch_size,
+        picture_bytes=per_picture // (config.data.batch_size // parts),
         held_bytes=_held_bytes(experiment),
     )
 
@@ -190,7 +193,9 @@ def clustering_seconds(config, sizes, before):
         options |= {"previous": labels, "moment": 1}
         warm, _ = _timed(before, clustering.cluster, rows, m, h, config.run.seed, **options)
         cold_seconds, warm_seconds = cold_seconds + factor * cold, warm_seconds + factor * warm
-    return cold_seconds, warm_seconds
+    # Each of the devices that rows are spread over assigns its own.
+    parts = sizes.devices if sizes.spread else 1
+    return cold_seconds / parts, warm_seconds / parts
 
 
 def _timed(before, function, *arguments, **options):

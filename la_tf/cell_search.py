@@ -27,10 +27,12 @@ class CellSearch(keras.layers.Layer):
         self.seed = seed
         self.centroids = self.add_weight(name="centroids", shape=(count, dimension), initializer="zeros", **STATE)
         self.cells = pictures.add(self, "cells", UNASSIGNED, dtype="int32")
-        integers = {"dtype": tf.int32, "trainable": False, "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA}
-        self._order = tf.Variable(tf.zeros([pictures.length], tf.int32), name="order", **integers)
-        self._starts = tf.Variable(tf.zeros([count + 1], tf.int32), name="starts", **integers)
-        self._counts = tf.Variable(tf.zeros([count], tf.int32), name="counts", **integers)
+        # What follows from these, on each replica of its own rows: no weights.
+        listed = cells.layout(np.full(pictures.length, UNASSIGNED), count)
+        integers = {"trainable": False, "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA}
+        self._order = tf.Variable(listed.order, name="order", **integers)
+        self._own_counts = tf.Variable(listed.counts, name="own_counts", **integers)
+        self._counts = tf.Variable(listed.counts, name="counts", **integers)  # of all replicas
 
     def renew(self, rows, written, moment):
         """Makes the cells of this process' unit `rows` `[n, D]` that are `written` `[n]` anew; `moment` numbers it."""
@@ -57,14 +59,13 @@ class CellSearch(keras.layers.Layer):
         count, counts = self.centroids.shape[0], 0
         for number, copy in enumerate(self._pictures.replicas.copies(self.cells)):
             listed = cells.layout(copy.numpy(), count)
-            for variable, value in ((self._order, listed.order), (self._starts, listed.starts)):
+            for variable, value in ((self._order, listed.order), (self._own_counts, listed.counts)):
                 self._pictures.replicas.copies(variable)[number].assign(value)
-            of_copy = np.diff(listed.starts)
-            counts = counts + of_copy if self._pictures.spread else of_copy
+            counts = counts + listed.counts if self._pictures.spread else listed.counts
         self._counts.assign(self._pictures.processes.sum(counts))
 
     def nearest(self, embeddings, bank, written, k):
         """Returns similarities and rows `[B, k]` of the nearest in the cells, `[B]` bool (`neighbors_in_cells`)."""
         visits = cells.visit(embeddings, tf.convert_to_tensor(self.centroids), self._counts, self.visited)
-        layout = cells.Layout(self.cells.value, self._starts, self._order)
+        layout = cells.Layout(self.cells.value, self._own_counts, self._order)
         return cells.neighbors_in_cells(embeddings, bank, written, k, visits, layout)

@@ -18,22 +18,19 @@ from la_tf.neighbors import (
     GROUP,
     LEAST_ROWS,
     MOST_DEVIATIONS,
-    _by_sorting,
-    _mended,
-    _sample_every,
-    _sample_rank,
-    _table,
     block_rows,
     blocks,
+    by_sorting,
+    mended,
     only,
-    rows_at,
+    sample_every,
+    sample_rank,
+    table_of,
 )
+from la_tf.picture_rows import rows_at
 
-CELLS = 4  # times the root of N: finding the cells of an image costs C similarities, as much as a few of them hold
-LEAST_IN_CELL = 64  # rows on average, so that centroids are means and not rows
-VISITED = 64  # times k: rows that an image's cells hold
-# By how many deviations of its rows from its mean a cell is taken for nearer than the mean. On mixtures 2 to 3 finds
-# what 0 does in three quarters of the rows.
+# By how many deviations of its rows from its mean a cell is taken for nearer than the mean is. On mixtures 2 to 3 find
+# in a tenth to a sixth fewer rows what 0 finds.
 DEVIATIONS = 2.0
 SAMPLED = 64  # rows a cell that k-means learns from
 ITERATIONS = 10  # of k-means
@@ -47,16 +44,6 @@ class Layout(NamedTuple):
     cells: Any  # [n] int32: the cell of each row, UNASSIGNED for one that is in none
     counts: Any  # [C] int32: how many rows are in each cell
     order: Any  # [n + 8 C, to the next 8] int32: rows by cell, every cell begun at a multiple of 8; -1 in between
-
-
-def count_for(size):
-    """Returns C, how many cells a bank of `size` rows is parted into."""
-    return max(1, min(size // LEAST_IN_CELL, round(CELLS * math.sqrt(size))))
-
-
-def visited_for(k):
-    """Returns V, how many rows the cells that an image visits hold at least."""
-    return VISITED * k
 
 
 def centroids(sample, count, seed, iterations=ITERATIONS):
@@ -133,14 +120,14 @@ def neighbors_in_cells(embeddings, bank, written, k, visits, layout):
     def inside(rows):
         return tf.gather(visitors, _cells_of(rows, layout, visitors))
 
-    if size < LEAST_ROWS or k > size // _sample_every(size):
+    if size < LEAST_ROWS or k > size // sample_every(size):
         failed = tf.zeros([tf.shape(embeddings)[0]], tf.bool)
-        similarity, rows = _by_sorting(embeddings, bank, written, k, inside)
+        similarity, rows = by_sorting(embeddings, bank, written, k, inside)
     else:
         similarity, rows, failed = _by_bound(embeddings, bank, written, k, visitors, layout)
         similarity, rows = tf.cond(
             tf.reduce_any(failed),
-            lambda: _mended(similarity, rows, failed, embeddings, bank, written, k, inside),
+            lambda: mended(similarity, rows, failed, embeddings, bank, written, k, inside),
             lambda: (similarity, rows),
         )
     for found in (similarity, rows):  # what comes out of a loop has forgotten its shape
@@ -159,8 +146,8 @@ def _by_bound(embeddings, bank, written, k, visitors, layout):
     held = tf.linalg.matvec(tf.cast(visitors[:-1], tf.int32), tf.convert_to_tensor(layout.counts), transpose_a=True)
     bound = _lower_bound(embeddings, bank, written, k, visitors, layout)
     size = layout.order.shape[0]
-    rank = _sample_rank(k, _sample_every(size))
-    most = math.ceil(_sample_every(size) * (rank + MOST_DEVIATIONS * math.sqrt(rank)))  # candidates of an image
+    rank = sample_rank(k, sample_every(size))
+    most = math.ceil(sample_every(size) * (rank + MOST_DEVIATIONS * math.sqrt(rank)))  # candidates of an image
     # Where the sample has too few rows of an image's cells, all of them are candidates, if they are not too many.
     hopeless = (held > most) & ~tf.math.is_finite(bound)
     bound = _unless(hopeless, bound)
@@ -169,7 +156,7 @@ def _by_bound(embeddings, bank, written, k, visitors, layout):
     wanted = similarity >= tf.gather(_unless(failed, bound), keys % tf.size(bound))[:, None]
     wanted &= (rows >= 0) & rows_at(written, tf.maximum(rows, 0), tf.bool)
     keys = tf.boolean_mask(tf.broadcast_to(keys[:, None], tf.shape(rows)), wanted)
-    table, columns, counts = _table(
+    table, columns, counts = table_of(
         keys, tf.boolean_mask(rows, wanted), tf.boolean_mask(similarity, wanted), tf.size(bound), size
     )
     missing = tf.maximum(k - tf.shape(table)[1], 0)
@@ -190,13 +177,13 @@ def _lower_bound(embeddings, bank, written, k, visitors, layout):
     As in `neighbors`, but of every n-th row in the order of the cells, so that each cell is there by its size.
     """
     size = layout.order.shape[0]
-    every = _sample_every(size)
+    every = sample_every(size)
     places = rows_at(layout.order, tf.range(every // 2, size, every), tf.int32)
     allowed = tf.gather(visitors, _cells_of(places, layout, visitors))  # -1 is in no image's cells
     rows = tf.maximum(places, 0)
     allowed &= rows_at(written, rows, tf.bool)[:, None]
     similarity = tf.matmul(embeddings, rows_at(bank, rows, embeddings.dtype), transpose_b=True)
-    return tf.math.top_k(only(tf.transpose(allowed), similarity), _sample_rank(k, every))[0][:, -1]
+    return tf.math.top_k(only(tf.transpose(allowed), similarity), sample_rank(k, every))[0][:, -1]
 
 
 def _candidates(embeddings, bank, bound, most, visitors, layout):
@@ -268,11 +255,17 @@ def reaching(similarity, least):
     return tf.reduce_sum(tf.cast(reached, tf.int32), axis=1)
 
 
-def recall(similarity, exact):
-    """Returns the share `[B]` of B_i that was found, by falling similarities `[B, k]` of what was found and of B_i."""
-    wanted = tf.reduce_sum(tf.cast(exact != -math.inf, tf.int32), axis=1)
+def recall(similarity, exact, replicas=None):
+    """Returns the share `[B]` of B_i that was found, by the similarities `[B, c]` of what was found and of B_i.
+
+    -inf is nobody's. Where B_i is spread over `replicas`, each gives its own, and all get the share of the whole.
+    """
+    of_all = (lambda counts: counts) if replicas is None else replicas.sum
+    wanted = of_all(tf.reduce_sum(tf.cast(exact != -math.inf, tf.int32), axis=1))
     least = tf.reduce_min(tf.where(exact == -math.inf, tf.constant(math.inf, exact.dtype), exact), axis=1)
-    found = tf.minimum(reaching(similarity, least), wanted)
+    if replicas is not None:
+        least = tf.reduce_min(replicas.gather(least[None]), axis=0)
+    found = tf.minimum(of_all(reaching(similarity, least)), wanted)
     return tf.cast(found, exact.dtype) / tf.cast(tf.maximum(wanted, 1), exact.dtype)
 
 

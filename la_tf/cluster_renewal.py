@@ -136,11 +136,17 @@ class Renewal:
         Each for itself might find others: the sums of k-means depend on the number of threads.
         """
         everybody = self._pictures.replicas.processes
-        if self._pictures.spread or everybody.index == 0:
-            labels, found = self._finder(snapshot(), moment)()
-        else:
-            labels, found = [np.zeros(variable.shape, np.int32) for variable in self._variables], {}
-        return labels if self._pictures.spread else [everybody.sum(each) for each in labels], found
+        if self._pictures.spread or everybody.count == 1:
+            return self._finder(snapshot(), moment)()
+        labels, found, error = [np.zeros(variable.shape, np.int32) for variable in self._variables], {}, None
+        if everybody.index == 0:
+            try:
+                labels, found = self._finder(snapshot(), moment)()
+            except UserError as raised:
+                error = raised
+        if everybody.sum(np.array(error is not None, np.int32)):
+            raise error or UserError("the first process could not cluster the images: it says why")
+        return [everybody.sum(each) for each in labels], found
 
     def _assign(self, labels, found):
         for variable, value in zip(self._variables, labels, strict=True):

@@ -41,16 +41,17 @@ def stored_config(folder):
 class Experiment:
     """One run: everything that its Config and its data set determine. Opening it needs no TensorFlow.
 
-    `size`, for a plan, stands for more images than the train split has.
+    For a plan, `size` stands for more images than the train split has, and `replicas` for more devices than there are.
     """
 
-    def __init__(self, config, size=None):
+    def __init__(self, config, size=None, replicas=None):
         # Which of the processes of a run this is, and how many there are.
-        self.process, self.processes = task() if config.run.strategy == "multiworker" else (0, 1)
-        if config.data.batch_size % (config.run.replicas or self.processes):
+        several = config.run.strategy == "multiworker" and replicas is None
+        self.process, self.processes = task() if several else (0, 1)
+        self.replicas = replicas or config.run.replicas or self.processes  # R, as far as flags tell
+        if config.data.batch_size % self.replicas:
             raise FlagError(
-                f"--batch_size={config.data.batch_size}: cannot be split evenly over "
-                f"{config.run.replicas or self.processes} replicas"
+                f"--batch_size={config.data.batch_size}: cannot be split evenly over {self.replicas} replicas"
             )
         self.dataset = open_configured(config.data)
         self.train = self.dataset.train
@@ -192,8 +193,8 @@ class Experiment:
             deterministic=run.deterministic,
         )
 
-    def model_fn(self):
-        """Returns the method's keras.Model, compiled."""
+    def model_fn(self, replicas=None):
+        """Returns the method's keras.Model, compiled, for the replicas of the scope or those that are given."""
         from la_tf.embedding import embedder_for
         from models.layers import synchronize_batch_norm
 
@@ -205,6 +206,7 @@ class Experiment:
             weight_decay=0.0 if self.config.optimizer.optimizer == "lars" else self.config.optimizer.weight_decay,
             seed=run.seed,
             xla=run.xla,
+            replicas=replicas,
             **kind.arguments(self.config, self._training_set()),
         )
         if learner.replicas.count > 1 and run.sync_batch_norm:

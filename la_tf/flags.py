@@ -100,7 +100,7 @@ flags.DEFINE_string(
 )
 flags.DEFINE_integer("cells", None, "la: of the search in cells, into how many the bank is parted. Default: 4 sqrt(N).")
 flags.DEFINE_integer(
-    "visited_rows", None, "la: of the search in cells, how many rows those hold that an image visits. Default: 48 k."
+    "visited_rows", None, "la: of the search in cells, how many rows those hold that an image visits. Default: 64 k."
 )
 flags.DEFINE_integer(
     "background_clusterings", _METHOD.background_clusterings, "la: clusterings behind --background=cluster."
@@ -233,6 +233,11 @@ flags.DEFINE_boolean(
 flags.DEFINE_integer("plan_size", None, "Of --plan: N, where the pictures at hand are a sample. Default: all of them.")
 
 
+flags.DEFINE_integer(
+    "plan_replicas", None, "Of --plan: how many devices, where there are fewer here. Default: as --strategy says."
+)
+
+
 def config() -> Config:
     """Reads all flags into a validated Config; raises FlagError naming the flag that is wrong."""
     return Config(
@@ -250,16 +255,20 @@ def config() -> Config:
 
 
 def plan() -> bool:
-    """Returns whether the run is to be planned and not started; raises FlagError for a --plan_size without --plan."""
-    planned, size = flags.FLAGS["plan"].value, flags.FLAGS["plan_size"].value
-    if size is not None and not planned:
-        raise FlagError(f"--plan_size={size}: goes with --plan alone")
+    """Returns whether the run is to be planned and not started; raises FlagError for what goes with --plan alone."""
+    planned = flags.FLAGS["plan"].value
+    for name in ("plan_size", "plan_replicas"):
+        value = flags.FLAGS[name].value
+        if value is not None and not planned:
+            raise FlagError(f"--{name}={value}: goes with --plan alone")
+        if value is not None and value < 1:
+            raise FlagError(f"--{name}={value}: must be at least 1")
     return planned
 
 
-def plan_size() -> int | None:
-    """Returns the N to plan for, None for that of the data set."""
-    return flags.FLAGS["plan_size"].value
+def plan_sizes() -> dict:
+    """Returns the N and the R to plan for, None for those of the data set and of --strategy."""
+    return {"size": flags.FLAGS["plan_size"].value, "replicas": flags.FLAGS["plan_replicas"].value}
 
 
 def _read(kind, **given):

@@ -16,7 +16,14 @@ from la_tf.clustering import UNASSIGNED
 from la_tf.config import interval
 from la_tf.instance_recognition import InstanceRecognition
 from la_tf.knn import embed
-from la_tf.neighbors import background_neighbors, close_among, cluster_mates, is_own_row, neighbors_of_part
+from la_tf.neighbors import (
+    background_neighbors,
+    close_among,
+    cluster_mates,
+    is_own_row,
+    neighbors_of_part,
+    only,
+)
 from la_tf.picture_rows import STATE, rows_at
 from la_tf.replicas import Replicas
 
@@ -182,8 +189,8 @@ class LocalAggregation(InstanceRecognition):
         images = self.replicas.gather(images) if self.pictures.spread else images
         (found, *_), (there, *_) = self._nearest(images, k), self._nearest(images, k, exact=True)
         of_all = self.replicas if self.pictures.spread else None
-        chosen = [self._among_largest(similarity, k) for similarity in (found, there)]
-        self.search_recall.update_state(cells.recall(found, there, *chosen, of_all))
+        nearest = (only(self._among_largest(similarity, k), similarity) for similarity in (found, there))
+        self.search_recall.update_state(cells.recall(*nearest, of_all))
 
     def _sums_over_nearest(self, embeddings, indices, exact=False):
         """Returns log-sums `[B, 2]` of B_i = N_k(v_i) (section 3.1) and of C_i ∩ B_i, their gradients, and counts.
@@ -297,7 +304,7 @@ class LocalAggregation(InstanceRecognition):
         """Returns the labels `[n, H]` of `rows` for one of `label_variables`; in a thread, so without TensorFlow."""
         processes = self.pictures.processes
         if name == "cluster_labels" and self.clustering == "dbscan":
-            return clustering.dbscan(rows, *self.dbscan)
+            return clustering.dbscan(rows, *self.dbscan, processes)
         flag = "clusters" if name == "cluster_labels" else "background_clusters"
         # Seeds of B_i's clusterings apart from those of C_i's, or one would be the other.
         first = 0 if name == "cluster_labels" else self.clusterings
@@ -316,6 +323,8 @@ class LocalAggregation(InstanceRecognition):
         """Returns unit rows `[n, D]` of this process' images and which of these they stand for, `[n]`."""
         if self.cluster_on == "center_crops":
             here = self.pictures.here
+            if not len(here):
+                return np.zeros((0, self.bank.rows.shape[1]), np.float32), np.zeros(0, np.int64)
             embeddings, indices, _ = embed(self, self.center_crops(np.arange(here.start, here.stop)))
             return embeddings, indices - here.start
         _, rows, written = self.bank.own_rows()

@@ -57,7 +57,7 @@ def weighted_rows(weights, rows, bank):
     def of_images(weights, rows):
         return tf.matmul(weights, rows_at(bank, rows, weights.dtype))
 
-    if rows.shape[1] * bank.shape[1] <= GATHERED_AT_ONCE:
+    if rows.shape[1] is not None and rows.shape[1] * bank.shape[1] <= GATHERED_AT_ONCE:
         return of_images(weights, rows)
     return tf.map_fn(
         lambda image: of_images(*image),

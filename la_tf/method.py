@@ -31,7 +31,8 @@ class Method(Trainable):
     A method adds `training_losses`, and overrides what else it does its own way. All keep a memory bank of their
     embeddings, one row for each of `size` pictures, which kNN and search read. Made within the scope of a tf.distribute
     strategy it learns on its replicas, a part of each batch on every one; bank_sharding "sharded" then spreads what
-    has a row for each picture over them, "replicated" keeps it whole on each.
+    has a row for each picture over them, "replicated" keeps it whole on each. replicas, a `Replicas`, where they are
+    not those of the scope.
     """
 
     warm_starts = True
@@ -48,13 +49,14 @@ class Method(Trainable):
         weight_decay=1e-4,
         seed=0,
         xla=False,
+        replicas=None,
         name=None,
     ):
         super().__init__(name=name)
         self.embedder = embedder
         if bank_sharding == "sharded" and not self.spreads:
             raise ValueError(f"{type(self).__name__} needs its bank whole: bank_sharding='replicated'")
-        self.pictures = PictureRows(size, spread=bank_sharding == "sharded")
+        self.pictures = PictureRows(size, bank_sharding == "sharded", replicas)
         self.replicas = self.pictures.replicas
         dimension = embedder.output_shape[-1]
         self.bank = MemoryBank(size, dimension, bank_momentum, seed, bank_dtype, self.pictures)

@@ -44,14 +44,14 @@ def background_neighbors(embeddings, bank, written, k, inside=None):
     which the bound failed; they took the long way to the same result. No gradient flows: see `log_sums.over_rows`.
     """
     size, embeddings = bank.shape[0], tf.stop_gradient(embeddings)
-    if size < LEAST_ROWS or k > size // _sample_every(size):
+    if size < LEAST_ROWS or k > size // sample_every(size):
         failed = tf.zeros([tf.shape(embeddings)[0]], tf.bool)
-        similarity, rows = _by_sorting(embeddings, bank, written, k, inside)
+        similarity, rows = by_sorting(embeddings, bank, written, k, inside)
     else:
         similarity, rows, failed = _by_bound(embeddings, bank, written, k, inside)
         similarity, rows = tf.cond(
             tf.reduce_any(failed),
-            lambda: _mended(similarity, rows, failed, embeddings, bank, written, k, inside),
+            lambda: mended(similarity, rows, failed, embeddings, bank, written, k, inside),
             lambda: (similarity, rows),
         )
     for found in (similarity, rows):  # what comes out of a loop has forgotten its shape
@@ -59,7 +59,7 @@ def background_neighbors(embeddings, bank, written, k, inside=None):
     return similarity, rows, failed
 
 
-def _by_sorting(embeddings, bank, written, k, inside):
+def by_sorting(embeddings, bank, written, k, inside):
     """Returns similarities and rows `[B, k]` from all N similarities of an image, for few images at a time."""
     at_once = max(1, SIMILARITIES_AT_ONCE // bank.shape[0])
     if embeddings.shape[0] is not None and embeddings.shape[0] <= at_once:
@@ -109,12 +109,12 @@ def _sorted_out(embeddings, bank, written, k, inside, images):
     return tf.math.top_k(tf.transpose(similarity), k)
 
 
-def _mended(similarity, rows, failed, embeddings, bank, written, k, inside):
+def mended(similarity, rows, failed, embeddings, bank, written, k, inside):
     """Returns similarities and rows `[B, k]` with those of the images that `failed` `[B]` found by sorting."""
     images = tf.cast(tf.where(failed), tf.int32)
     few = images[:, 0]
     right = None if inside is None else lambda rows: tf.gather(inside(rows), few, axis=1)
-    found = _by_sorting(tf.gather(embeddings, few), bank, written, k, right)
+    found = by_sorting(tf.gather(embeddings, few), bank, written, k, right)
     return tf.tensor_scatter_nd_update(similarity, images, found[0]), tf.tensor_scatter_nd_update(
         rows, images, found[1]
     )
@@ -129,8 +129,8 @@ def neighbors_of_part(embeddings, bank, written, k, replicas, inside=None):
     """
     size, embeddings = bank.shape[0], tf.stop_gradient(embeddings)
     own_k = min(k, size)
-    if size < LEAST_ROWS or k > size * replicas.count // _sample_every(size):
-        similarity, rows = _by_sorting(embeddings, bank, written, own_k, inside)
+    if not sampled_largest(size, k, replicas.count):
+        similarity, rows = by_sorting(embeddings, bank, written, own_k, inside)
         return similarity, rows, tf.zeros([tf.shape(embeddings)[0]], tf.bool)
     largest = _largest_of_sample(embeddings, bank, written, k, inside)  # [B, rank]
     of_all = tf.concat(tf.unstack(replicas.gather(largest[None])), axis=1)
@@ -146,7 +146,7 @@ def neighbors_of_part(embeddings, bank, written, k, replicas, inside=None):
         images = tf.cast(tf.where(failed), tf.int32)
         few = images[:, 0]
         right = None if inside is None else lambda rows: tf.gather(inside(rows), few, axis=1)
-        found = _by_sorting(tf.gather(embeddings, few), bank, written, own_k, right)
+        found = by_sorting(tf.gather(embeddings, few), bank, written, own_k, right)
         more = tf.shape(padded)[1] - own_k
         similarity = tf.pad(found[0], [[0, 0], [0, more]], constant_values=float("-inf"))
         rows = tf.pad(found[1], [[0, 0], [0, more]])
@@ -171,7 +171,7 @@ def _by_bound(embeddings, bank, written, k, inside):
 
 
 def _candidate_table(embeddings, bank, written, bound, k, inside):
-    """Returns all that reaches the bound as a table (`_table`), and which images `[B]` have too many."""
+    """Returns all that reaches the bound as a table (`table_of`), and which images `[B]` have too many."""
     keys, rows, similarity, crowded = _candidates(embeddings, bank, bound, k, inside)
     # Of an image that is to be sorted out nothing is wanted: with too many candidates it would widen the table for all.
     bound = tf.where(crowded, tf.constant(float("inf"), bound.dtype), bound)
@@ -179,7 +179,7 @@ def _candidate_table(embeddings, bank, written, bound, k, inside):
     wanted &= rows_at(written, tf.maximum(rows, 0), tf.bool)
     keys = tf.boolean_mask(tf.broadcast_to(keys[:, None], tf.shape(rows)), wanted)
     found = tf.boolean_mask(rows, wanted), tf.boolean_mask(similarity, wanted)
-    return *_table(keys, *found, tf.size(bound), bank.shape[0]), crowded
+    return *table_of(keys, *found, tf.size(bound), bank.shape[0]), crowded
 
 
 def _largest_of_sample(embeddings, bank, written, k, inside):
@@ -188,20 +188,26 @@ def _largest_of_sample(embeddings, bank, written, k, inside):
     -inf where the sample has none. In a sample of every n-th row the k-th largest similarity of all has a rank of about
     k / n, with a deviation of the root of that.
     """
-    every = _sample_every(bank.shape[0])
+    every = sample_every(bank.shape[0])
     rows = tf.range(every // 2, bank.shape[0], every)
     similarity = tf.matmul(embeddings, rows_at(bank, rows, embeddings.dtype), transpose_b=True)
     allowed = rows_at(written, rows, tf.bool)[None, :]
     if inside is not None:
         allowed &= tf.transpose(inside(rows))
-    return tf.math.top_k(only(allowed, similarity), _sample_rank(k, every))[0]
+    return tf.math.top_k(only(allowed, similarity), sample_rank(k, every))[0]
 
 
-def _sample_every(size):
+def sampled_largest(size, k, replicas):
+    """Returns how many similarities of an image each of R `replicas` with `size` (S) rows tells for the bound, or 0."""
+    every = sample_every(size)
+    return 0 if size < LEAST_ROWS or k > size * replicas // every else sample_rank(k, every)
+
+
+def sample_every(size):
     return max(SAMPLE_EVERY, math.ceil(size / MOST_SAMPLED))
 
 
-def _sample_rank(k, every):
+def sample_rank(k, every):
     expected = k / every
     return math.ceil(expected + SAMPLE_DEVIATIONS * math.sqrt(expected)) + 1
 
@@ -214,8 +220,8 @@ def _candidates(embeddings, bank, bound, k, inside):
     """
     size, images = bank.shape[0], tf.size(bound)
     length, count = blocks(size)
-    every = _sample_every(size)
-    rank = _sample_rank(k, every)
+    every = sample_every(size)
+    rank = sample_rank(k, every)
     most = math.ceil(every * (rank + MOST_DEVIATIONS * math.sqrt(rank)))
     # No bound, no candidates: such images are sorted out.
     hopeless = ~tf.math.is_finite(bound)
@@ -247,7 +253,7 @@ def _candidates(embeddings, bank, bound, k, inside):
     return *(array.concat() for array in found), kept > most
 
 
-def _table(keys, rows, similarity, images, size):
+def table_of(keys, rows, similarity, images, size):
     """Returns candidates as a table: similarities `[B, c]` (-inf where there are no more), rows `[B, c]`, counts `[B]`.
 
     keys `[n]` (block x B + image) rise, so each image's candidates come block by block.

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from data.errors import UserError
 from la_tf.config import interval
-from la_tf.plan_table import ALL_REDUCE, in_bytes
+from la_tf.plan_table import in_bytes
+from la_tf.plan_traffic import FLOAT, LABEL, bytes_between, bytes_per_step
 
-FLOAT, LABEL = 4, 4  # bytes of a float32 and of an int32
 BANK_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 CANDIDATES = 1.4  # of B_i, in k: what `neighbors` looks at more closely
 QUERIES, SEARCH_BLOCK = 1024, 8192  # of `nearest_rows`
@@ -48,7 +48,10 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Sizes:
-    """The symbols that memory and traffic follow from (WORKSPACE.md), one of `devices` (R) seen by itself."""
+    """The symbols that memory and traffic follow from (WORKSPACE.md), one of `devices` (R) seen by itself.
+
+    spread: what has a row for each picture is spread over the devices.
+    """
 
     images: int  # N
     dimension: int  # D
@@ -58,11 +61,13 @@ class Sizes:
     clusterings: int = 0  # H; of C_i
     background_clusterings: int = 0
     clusters: int = 0  # m
+    visited_rows: int = 0  # V, of the search in cells
     devices: int = 1  # R
+    spread: bool = False
 
     @classmethod
-    def of(cls, config, images, dimension=None):
-        """Returns the sizes of a resolved Config with N = `images`; 0 for what its method has none of.
+    def of(cls, config, images, dimension=None, devices=1):
+        """Returns the sizes of a resolved Config with N = `images` on R `devices`; 0 for what its method has none of.
 
         dimension: D where it is less than --embedding_dim (DeepCluster).
         """
@@ -77,6 +82,9 @@ class Sizes:
             clusterings=method.clusterings if by_clusters else int(method.method == "dc"),
             background_clusterings=method.background_clusterings if la and method.background == "cluster" else 0,
             clusters=method.clusters or 0,
+            visited_rows=(method.visited_rows or 0) if la and method.background_search == "cells" else 0,
+            devices=devices,
+            spread=devices > 1 and config.run.bank_sharding == "sharded",
         )
 
     @property
@@ -85,14 +93,24 @@ class Sizes:
         return math.ceil(self.batch_size / self.devices)
 
     @property
+    def seen(self):
+        """The images of a batch that a device compares with its rows: all of them where these are spread."""
+        return self.batch_size if self.spread else self.share
+
+    @property
+    def rows(self):
+        """The rows that a device has of the bank."""
+        return math.ceil(self.images / self.devices) if self.spread else self.images
+
+    @property
     def bank(self):
-        """Bytes of all rows; every device has a copy."""
-        return self.images * self.dimension * self.bank_bytes
+        """Bytes of these rows."""
+        return self.rows * self.dimension * self.bank_bytes
 
     @property
     def labels(self):
-        """Bytes of the labels of all clusterings."""
-        return self.images * (self.clusterings + self.background_clusterings) * LABEL
+        """Bytes of the labels of these rows, of all clusterings."""
+        return self.rows * (self.clusterings + self.background_clusterings) * LABEL
 
 
 def phases(config, steps_per_epoch, max_steps):
@@ -114,37 +132,6 @@ def renewals(config, steps_per_epoch, steps):
     return math.ceil(steps / (count * (steps_per_epoch if of == "epochs" else 1)))
 
 
-def bytes_per_step(config, sizes, phase, picture_bytes, gradient_bytes):
-    """Returns what a step of a `phase` moves on a device besides the network's own traffic, in bytes by name.
-
-    picture_bytes: of a picture's views; gradient_bytes: of all gradients. All-reduce is that of a ring.
-    """
-    method, share = config.method, sizes.share
-    row = sizes.dimension * sizes.bank_bytes
-    moved = {"batch upload": share * picture_bytes}
-    if phase == "ir":
-        if method.ir_loss == "nce":
-            moved["noise rows"] = share * method.noise_rows * row
-        else:
-            moved["bank, once"] = sizes.bank
-    if phase == "la":
-        moved["bank, once"] = sizes.bank
-        if method.background == "knn":
-            moved["rows of B_i"] = share * sizes.background_k * row
-            if sizes.clusterings:
-                moved["labels of B_i"] = share * sizes.background_k * sizes.clusterings * LABEL
-        elif sizes.labels:
-            moved["labels of all rows"] = sizes.labels
-        if method.background != "knn" and method.close == "knn":
-            moved["bank, for C_i"] = sizes.bank
-            moved["rows of C_i"] = share * method.close_k * row
-    if phase != "random":
-        # Read and written, and by every device those of the whole batch: each keeps its copy of the bank.
-        moved["bank rows of the batch"] = 2 * sizes.batch_size * row
-    moved[ALL_REDUCE] = round(2 * (sizes.devices - 1) / sizes.devices * gradient_bytes)
-    return moved
-
-
 def memory(config, sizes, calibration):
     """Returns what a device, and what its host, hold at their highest, each in bytes by name; on a CPU they are one.
 
@@ -156,7 +143,7 @@ def memory(config, sizes, calibration):
         "optimizer": calibration.optimizer_bytes,
         "gradients": calibration.gradient_bytes,
         "bank": sizes.bank,
-        "written": sizes.images,
+        "written": sizes.rows,
         "cluster labels": sizes.labels * (2 if config.method.cluster_in_background else 1),
         "neighbour search": neighbour_search_bytes(sizes),
     }
@@ -180,42 +167,42 @@ def neighbour_search_bytes(sizes):
     """Returns what `neighbors.background_neighbors` takes, about: all similarities, or sample, block and candidates."""
     from la_tf.neighbors import BLOCK, GROUP, LEAST_ROWS, MOST_SAMPLED, SAMPLE_EVERY, SIMILARITIES_AT_ONCE
 
-    k, share = sizes.background_k, sizes.share
+    k, seen = sizes.background_k, sizes.seen
     if not k:
         return 0
-    if sizes.images < LEAST_ROWS or k > sizes.images // SAMPLE_EVERY:
-        return 2 * FLOAT * min(SIMILARITIES_AT_ONCE, share * sizes.images)
-    candidates = round(CANDIDATES * k) * share
+    if sizes.rows < LEAST_ROWS or k > sizes.images // SAMPLE_EVERY:
+        return 2 * FLOAT * min(SIMILARITIES_AT_ONCE, seen * sizes.rows)
+    candidates = round(CANDIDATES * k) * sizes.share  # spread, a device has its part of those of all images
     of_one = 2 * (GROUP * (FLOAT + LABEL) + LABEL) + GROUP * (LABEL + 1)  # its group in parts and whole, which count
     in_table = 2 * (FLOAT + LABEL)
-    sample = min(sizes.images // SAMPLE_EVERY, MOST_SAMPLED)
-    blocks = 2 * share * FLOAT * (sample + BLOCK)
+    sample = min(sizes.rows // SAMPLE_EVERY, MOST_SAMPLED)
+    blocks = 2 * seen * FLOAT * (sample + BLOCK)
     return blocks + candidates * (of_one + in_table)
 
 
 def moment_bytes(sizes, calibration):
     """Returns what each of MOMENTS takes beside what is always held, in bytes by name."""
-    rows = sizes.images * sizes.dimension * FLOAT
-    variables = calibration.weight_bytes + calibration.optimizer_bytes + sizes.bank + sizes.labels + sizes.images
+    rows = sizes.rows * sizes.dimension * FLOAT
+    variables = calibration.weight_bytes + calibration.optimizer_bytes + sizes.bank + sizes.labels + sizes.rows
     return {
         # Rows and the written ones of them; labels before, found, and of all images.
         "clustering": 2 * rows + 3 * sizes.labels if sizes.labels else 0,
         "checkpoint": variables,
         # A copy of the bank; similarities of some queries and of the sample (`nearest_rows`), keys of rows.
-        "evaluation": sizes.bank + 2 * FLOAT * QUERIES * min(SEARCH_BLOCK, sizes.images) + 16 * sizes.images,
+        "evaluation": sizes.bank + 2 * FLOAT * QUERIES * min(SEARCH_BLOCK, sizes.rows) + 16 * sizes.rows,
     }
 
 
 def check_memory(experiment):
     """Raises UserError where the machine's memory cannot hold the bank and the labels while they are made."""
-    sizes = Sizes.of(experiment.config, experiment.size)
+    sizes = Sizes.of(experiment.config, experiment.size, devices=experiment.replicas)
     # Random rows, the same at unit length, and the variable.
-    needed = 2 * sizes.images * sizes.dimension * FLOAT + sizes.bank + sizes.labels
+    needed = 2 * sizes.rows * sizes.dimension * FLOAT + sizes.bank + sizes.labels
     if needed > available_memory():
         raise UserError(
-            f"--plan: the memory bank of {sizes.images:,} x {sizes.dimension} takes {in_bytes(needed)} while it is "
-            f"made, and {in_bytes(available_memory())} of memory are free; plan on a larger machine, or lower "
-            "--embedding_dim"
+            f"--plan: the memory bank of {sizes.rows:,} x {sizes.dimension} takes {in_bytes(needed)} while it is "
+            f"made, and {in_bytes(available_memory())} of memory are free; plan on a larger machine, or for "
+            "more replicas with --bank_sharding=sharded, or lower --embedding_dim"
         )
 
 
@@ -235,12 +222,14 @@ class Plan:
         config, per_epoch, steps = experiment.config, experiment.steps_per_epoch, experiment.max_steps
         self.config, self.calibration = config, calibration
         self.headline = experiment.headline()
-        self.sizes = Sizes.of(config, experiment.size, calibration.dimension)
+        self.sizes = Sizes.of(config, experiment.size, calibration.dimension, experiment.replicas)
         self.phases = phases(config, per_epoch, steps)
         self.memory, self.host_memory = memory(config, self.sizes, calibration)
         self.moved = {
-            phase: bytes_per_step(config, self.sizes, phase, calibration.picture_bytes, calibration.gradient_bytes)
-            for phase in self.phases
+            phase: bytes_per_step(config, self.sizes, phase, calibration.picture_bytes) for phase in self.phases
+        }
+        self.told = {
+            phase: bytes_between(config, self.sizes, phase, calibration.gradient_bytes) for phase in self.phases
         }
         last = list(self.phases)[-1]
         self.renewals = renewals(config, per_epoch, self.phases[last] if last in ("la", "dc") else 0)
@@ -277,6 +266,7 @@ class Plan:
                 "memory": self.memory,
                 "host_memory": self.host_memory,
                 "moved_by_step": self.moved,
+                "told_by_step": self.told,
                 "step_seconds": calibration.step_seconds,
                 "network_seconds": calibration.network_seconds,
                 "pipeline_images_per_s": calibration.pictures_per_s,
@@ -291,5 +281,6 @@ class Plan:
             "memory_bytes": sum(self.memory.values()),
             "host_memory_bytes": sum(self.host_memory.values()),
             "bytes_per_step": sum(self.moved[last].values()),
+            "bytes_between_devices": sum(self.told[last].values()),
             "run_hours": self.seconds / 3600,
         }

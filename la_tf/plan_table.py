@@ -12,6 +12,8 @@ def plan_table(plan):
         sections.append(("memory of the host", _added_up(plan.host_memory, "at most")))
     for phase, moved in plan.moved.items():
         sections.append((f"moved by a step of {phase}, on a device", _added_up(moved, "in all")))
+    for phase, told in plan.told.items():
+        sections.append((f"sent to other devices in a step of {phase}", _added_up(told, "in all")))
     sections.append(("time, checkpoints and exports not counted", _times(plan)))
     rows = []
     for title, lines in sections:

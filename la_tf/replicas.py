@@ -5,6 +5,7 @@ other between steps.
 """
 
 import re
+from functools import partial
 
 import keras
 import numpy as np
@@ -55,7 +56,11 @@ class Replicas:
 
     def sum(self, tensors):
         """Returns the sums over all replicas of a tensor, or of each in a nest of them."""
-        return tensors if self.count == 1 else _context().all_reduce(tf.distribute.ReduceOp.SUM, tensors)
+        if self.count == 1:
+            return tensors
+        # One by one: several int32 at once are refused. By identity they are tensors of this replica's device.
+        reduced = partial(_context().all_reduce, tf.distribute.ReduceOp.SUM)
+        return tf.nest.map_structure(lambda tensor: reduced(tf.identity(tensor)), tensors)
 
     def gather(self, tensor):
         """Returns the `[b, ...]` of all replicas behind each other, `[R b, ...]`, in their order."""
@@ -63,7 +68,7 @@ class Replicas:
             return tensor
         if tensor.dtype == tf.bool:
             return self.gather(tf.cast(tensor, tf.int32)) > 0
-        whole = _context().all_gather(tf.identity(tensor), axis=0)  # as a tensor of this replica's device
+        whole = _context().all_gather(tf.identity(tensor), axis=0)
         length = tensor.shape[0]
         whole.set_shape([length and self.count * length, *tensor.shape[1:]])
         return whole

@@ -25,7 +25,7 @@ NOISE_ROWS, PUBLISHED_NCE = 4096, 50_000
 WARM_ITERATIONS, WARM_ROWS = 5, 5_000
 # The search for B_i in cells: k-means' means stand for rows only if a cell holds some; with these, recall is above 0.95
 # where it was measured (benchmarks/scaling.py).
-CELLS_PER_ROOT, LEAST_IN_CELL, VISITED_PER_NEIGHBOUR = 4, 64, 48
+CELLS_PER_ROOT, LEAST_IN_CELL, VISITED_PER_NEIGHBOUR = 4, 64, 64
 DBSCAN_ROWS = 50_000  # scikit-learn's holds every neighbourhood
 # DeepCluster: 10,000 classes and 4096 hidden units for ImageNet; with few pictures about 100 classes still do best.
 IMAGES_PER_CLASS, LEAST_CLASSES = 128, 100

@@ -20,7 +20,7 @@ from la_tf.summary import closing_table, result_of
 def main():
     """Flags -> experiment -> run; returns the result."""
     if flags.plan():
-        return planned(Experiment(flags.config(), flags.plan_size()))
+        return planned(Experiment(flags.config(), **flags.plan_sizes()))
     experiment = Experiment(flags.config())
     folder = experiment.config.run.model_dir
     if experiment.config.run.mode == "eval":

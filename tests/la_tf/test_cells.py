@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from la_tf import cells, neighbors
+from la_tf.resolve import LEAST_IN_CELL, cells_for
 from tests.la_tf import reference
 
 N, D, B, C = 1000, 8, 6, 20
@@ -220,7 +221,7 @@ def test_most_neighbors_in_a_mixture_are_found(monkeypatch):
     bank = reference.unit(centres[rng.integers(200, size=size)] + 0.7 * rng.standard_normal((size, dimension)))
     bank = bank.astype(np.float32)
     embeddings = tf.constant(bank[rng.integers(size, size=16)])
-    count = cells.count_for(size)
+    count = cells_for(size)
     centroids = cells.centroids(bank[rng.permutation(size)[: cells.SAMPLED * count]], count, seed=0)
     layout = cells.layout(cells.assign(bank, centroids), count)
     recalls = []
@@ -242,9 +243,9 @@ def test_recall_counts_what_reaches_the_least_similar_of_the_exact_ones():
 
 
 def test_as_many_cells_as_the_root_of_the_rows_but_none_too_small():
-    assert cells.count_for(10) == 1 and cells.count_for(10_000_000) == 12_649
+    assert cells_for(10) == 1 and cells_for(10_000_000) == 12_649
     for size in (1000, 100_000, 10**6, 10**8):
-        assert size / cells.count_for(size) >= cells.LEAST_IN_CELL
+        assert size / cells_for(size) >= LEAST_IN_CELL
 
 
 def test_no_variable_as_long_as_the_bank_is_read_as_a_whole():
