@@ -192,9 +192,9 @@ def _fate(workers, received):
     _wait(workers, SETTLE, received)
     # One that was killed is to blame, whoever noticed first.
     first = next((number for number in _failed(workers) if workers[number].returncode < 0), first)
-    code = workers[first].returncode
+    code, running = workers[first].returncode, None in _codes(workers)
     _stop(workers, signal.SIGTERM, received)
-    others = ", the others have been stopped" if len(workers) > 1 else ""
+    others = ", the others have been stopped" if running else ", the others ended as well" if len(workers) > 1 else ""
     print(f"error: worker {first} {_end(code)}{others}; {_remedy(code)}", file=sys.stderr)
     return 2 if code == 2 else 1
 

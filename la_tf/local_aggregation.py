@@ -9,23 +9,17 @@ import numpy as np
 import tensorflow as tf
 
 from data.errors import UserError
-from la_tf import across_replicas, cells, clustering, log_sums
+from la_tf import cells, clustering, log_sums
+from la_tf.background_search import BackgroundSearch
 from la_tf.cell_search import CHECK_EVERY, CHECKED, CellSearch
 from la_tf.cluster_renewal import BackgroundLabels, Renewal
 from la_tf.clustering import UNASSIGNED
 from la_tf.config import interval
 from la_tf.instance_recognition import InstanceRecognition
 from la_tf.knn import embed
-from la_tf.neighbors import (
-    background_neighbors,
-    close_among,
-    cluster_mates,
-    is_own_row,
-    neighbors_of_part,
-    only,
-)
+from la_tf.least import Least
+from la_tf.neighbors import close_among, cluster_mates, is_own_row
 from la_tf.picture_rows import STATE, rows_at
-from la_tf.replicas import Replicas
 
 # The loss of an image whose C_i and B_i do not meet: -log(0 + 1e-7), as in the authors' code. A constant, so it has
 # no gradient; it is not 0, or a run that loses its close neighbours would look as if it improved.
@@ -121,6 +115,7 @@ class LocalAggregation(InstanceRecognition):
             self.cell_search = CellSearch(self.pictures, dimension, cells, visited_rows, self.seed)
             self.search_recall = keras.metrics.Mean(name="search_recall")
             self.search_loss_error = keras.metrics.Mean(name="search_loss_error")
+        self.search = BackgroundSearch(self.bank, self.cell_search)
         self.checking = False  # whether the step compares what is found in cells with what there is
         self.begun = self.add_weight(name="aggregating", shape=(), initializer="zeros", dtype="bool", **STATE)
         self._aggregating = False
@@ -181,16 +176,11 @@ class LocalAggregation(InstanceRecognition):
 
     def _check_search(self, embeddings, indices, losses):
         """Looks for B_i of some of the images everywhere: how much of it was found, and what that does to the loss."""
-        some, k = slice(CHECKED), self.background_k
-        exact = self._log_sums(embeddings[some], indices[some], partial(self._sums_over_nearest, exact=True))
-        wanted = local_aggregation_loss(*tf.unstack(exact[0], axis=1))
-        self.search_loss_error.update_state(cells.loss_error(*map(self.replicas.gather, (losses[some], wanted))))
-        images = tf.stop_gradient(embeddings[some])
-        images = self.replicas.gather(images) if self.pictures.spread else images
-        (found, *_), (there, *_) = self._nearest(images, k), self._nearest(images, k, exact=True)
-        of_all = self.replicas if self.pictures.spread else None
-        nearest = (only(self._among_largest(similarity, k), similarity) for similarity in (found, there))
-        self.search_recall.update_state(cells.recall(*nearest, of_all))
+        some, find = slice(CHECKED), partial(self._sums_over_nearest, exact=True)
+        logs, _ = self._log_sums(embeddings[some], indices[some], find)
+        exact = local_aggregation_loss(logs[:, 0], logs[:, 1])
+        self.search_loss_error.update_state(cells.loss_error(*map(self.replicas.gather, (losses[some], exact))))
+        self.search_recall.update_state(self.search.recall(embeddings[some], self.background_k))
 
     def _sums_over_nearest(self, embeddings, indices, exact=False):
         """Returns log-sums `[B, 2]` of B_i = N_k(v_i) (section 3.1) and of C_i ∩ B_i, their gradients, and counts.
@@ -199,13 +189,13 @@ class LocalAggregation(InstanceRecognition):
         (`neighbors.background_neighbors`).
         """
         places = self.pictures.places(indices)
-        similarity, rows, sorted_out = self._nearest(embeddings, self.background_k, exact=exact)
-        in_background = self._among_largest(similarity, self.background_k)  # B_i may be smaller than k
+        similarity, rows, sorted_out = self.search.nearest(embeddings, self.background_k, exact=exact)
+        in_background = self.search.among_largest(similarity, self.background_k)  # B_i may be smaller than k
         own = is_own_row(rows, places) & in_background
         if self.close == "self":
             close = own
         elif self.close == "knn":
-            close = in_background & self._among_largest(similarity, self.close_k)
+            close = in_background & self.search.among_largest(similarity, self.close_k)
         else:
             own_labels = self.pictures.of_all(self.cluster_labels, indices)
             close = in_background & close_among(rows, places, self.cluster_labels.value, own_labels)
@@ -237,31 +227,13 @@ class LocalAggregation(InstanceRecognition):
         found = log_sums.of_bank(embeddings, bank, self.tau, 1 if self.close == "knn" else 2, sets)
         if self.close == "knn":
             inside = in_background if self.background == "cluster" else None
-            similarity, rows, sorted_out = self._nearest(embeddings, self.close_k, inside)
-            nearest = [self._among_largest(similarity, self.close_k)]
+            similarity, rows, sorted_out = self.search.nearest(embeddings, self.close_k, inside)
+            nearest = [self.search.among_largest(similarity, self.close_k)]
             of_close = log_sums.of_rows(bank, self.tau, similarity, rows, nearest)
             found = [tf.concat(parts, axis=1) for parts in zip(found, of_close, strict=True)]
         logs, slopes, sizes = found
         own = (places >= 0) & rows_at(written, tf.maximum(places, 0), tf.bool)
         return logs, slopes, _counts(sizes, own, sorted_out)
-
-    def _nearest(self, embeddings, k, inside=None, exact=False):
-        """Returns similarities and rows `[B, c]` of the nearest that this replica has; `[B]` bool.
-
-        With --background_search=cells, of those in the cells near an image, unless they are to be `exact`.
-        """
-        bank, written = self.bank.rows.value, self.bank.written.value
-        if self.cell_search is not None and inside is None and not exact:
-            return self.cell_search.nearest(embeddings, bank, written, min(k, self.pictures.length))
-        if self.pictures.spread:
-            return neighbors_of_part(embeddings, bank, written, k, self.replicas, inside)
-        return background_neighbors(embeddings, bank, written, k, inside)
-
-    def _among_largest(self, similarity, k):
-        """Returns which of this replica's nearest `[B, c]`, falling if they are all, are among the k nearest of all."""
-        if self.pictures.spread:
-            return across_replicas.among_largest(similarity, k, self.replicas)
-        return (similarity != -math.inf) & (tf.range(similarity.shape[1]) < k)
 
     def begin_epoch(self, epoch):
         """Begins Local Aggregation once the warm start is over, and renews the clusters; returns their health."""
@@ -381,27 +353,3 @@ class LocalAggregation(InstanceRecognition):
 def _counts(sizes, *marks):
     """Returns `[B, 2 + n]` int32: `sizes` `[B, 2]`, and 1 for each of n `marks` `[B]` bool that is true."""
     return tf.concat([sizes, tf.cast(tf.stack(marks, axis=1), tf.int32)], axis=1)
-
-
-class Least(keras.metrics.Metric):
-    """The smallest value that any replica has seen since the last reset."""
-
-    def __init__(self, name):
-        super().__init__(name=name)
-        start = keras.initializers.Constant(np.inf)
-        self.least = self.add_variable(shape=(), initializer=start, aggregation="only_first_replica", name="least")
-        self.replicas = Replicas()
-
-    def update_state(self, values, valid):
-        """Takes in those of `values` `[B]` that are `valid` `[B]` bool."""
-        values = tf.where(valid, values, tf.constant(np.inf, values.dtype))
-        least = tf.reduce_min(self.replicas.gather(tf.reduce_min(values)[None]))
-        self.least.assign(tf.minimum(self.least.value, least))
-
-    def result(self):
-        """Returns the smallest value, inf when there was none."""
-        return tf.convert_to_tensor(self.least)
-
-    def reset_state(self):
-        """Forgets what it saw."""
-        self.least.assign(np.inf)

@@ -30,7 +30,13 @@ ALONE = Alone()
 
 
 def task():
-    """Returns the number of this process and how many there are, as TF_CONFIG has them.
+    """Returns the number of this process and how many there are; raises FlagError as `workers` does."""
+    addresses, number = workers()
+    return number, len(addresses)
+
+
+def workers():
+    """Returns the addresses of all processes, HOST:PORT, and the number of this one, as TF_CONFIG has them.
 
     Raises FlagError where it does not.
     """
@@ -41,9 +47,11 @@ def task():
         )
     try:
         config = json.loads(text)
-        kind, number, workers = config["task"]["type"], int(config["task"]["index"]), config["cluster"]["worker"]
-        if kind != "worker" or {*config["cluster"]} != {"worker"} or not 0 <= number < len(workers):
-            raise ValueError(f"{kind} {number} of {len(workers)}")
-    except (ValueError, KeyError, TypeError) as error:
+        kind, number, addresses = config["task"]["type"], int(config["task"]["index"]), config["cluster"]["worker"]
+        if kind != "worker" or {*config["cluster"]} != {"worker"} or not 0 <= number < len(addresses):
+            raise ValueError(f"{kind} {number} of {len(addresses)}")
+        for address in addresses:
+            int(address.rsplit(":", 1)[1])
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise FlagError(f"--strategy=multiworker: TF_CONFIG is not of the form {TF_CONFIG} ({error})") from None
-    return number, len(workers)
+    return addresses, number

@@ -5,6 +5,7 @@ other between steps.
 """
 
 import re
+import time
 from functools import partial
 
 import keras
@@ -13,6 +14,9 @@ import tensorflow as tf
 
 from data.errors import FlagError, UserError
 from la_tf.processes import ALONE
+from la_tf.rendezvous import limited_wait, meet
+
+SETTLE = 2  # seconds before one that has lost a worker ends: others are to see who was the first
 
 
 class Replicas:
@@ -141,8 +145,10 @@ def strategy_of(name, replicas=None):
     replicas: of "mirrored", how many devices; None: all GPUs. Raises FlagError where there are not so many.
     """
     if name == "multiworker":
+        meet()
         try:
-            return tf.distribute.MultiWorkerMirroredStrategy()
+            with limited_wait():
+                return tf.distribute.MultiWorkerMirroredStrategy()
         except (tf.errors.OpError, RuntimeError) as error:
             raise UserError(f"--strategy=multiworker: {' '.join(str(error).split())}") from None
     return _mirrored(replicas) if name == "mirrored" else None
@@ -163,12 +169,11 @@ def _mirrored(replicas):
 
 def lost_process(error):
     """Returns a UserError that says what a TensorFlow error tells of a process of the run that is gone."""
-    found = re.findall(r"/task:(\d+)", str(error))
-    which = f"process {found[-1]} of the run" if found else "a process of the run"
-    return UserError(
-        f"--strategy=multiworker: {which} is gone, or one that it waited for; start all of them again with the same "
-        "command: the run resumes"
-    )
+    # Not the first task that is named, which may be this one, nor the last, which may have passed the news on.
+    found = re.search(r"(?:Error reported from|remote target) /job:\w+(?:/replica:\d+)?/task:(\d+)", str(error))
+    time.sleep(SETTLE)
+    which = f"worker {found[1]}" if found else "a worker"
+    return UserError(f"--strategy=multiworker: {which} is gone; the same command, given to all of them, resumes")
 
 
 def _context():

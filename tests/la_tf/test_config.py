@@ -241,5 +241,5 @@ def test_the_field_names_are_the_flag_names():
         if module in ("data.flags", "la_tf.flags")
         for flag in defined
     }
-    # --plan and --plan_size ask for something else than a run, and belong to none.
-    assert ours == {*make().flat(), "plan", "plan_size"}, "a flag that no field takes"
+    # --plan, --plan_size and --plan_replicas ask for something else than a run, and belong to none.
+    assert ours == {*make().flat(), "plan", "plan_size", "plan_replicas"}, "a flag that no field takes"

@@ -39,7 +39,8 @@ def learner(name, **sharding):
     model.pictures.write(model.bank.rows, rows)
     model.pictures.write(model.bank.written, (rng.random(N) < 0.95)[here.start : here.stop])
     for labels in model.label_variables:
-        model.pictures.write(labels, rng.integers(400, size=(N, labels.shape[1]), dtype=np.int32)[here.start : here.stop])
+        clusters = rng.integers(400, size=(N, labels.shape[1]), dtype=np.int32)
+        model.pictures.write(labels, clusters[here.start : here.stop])
     model.aggregating = name != "nce"
     return model
 

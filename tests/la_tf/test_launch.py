@@ -165,7 +165,7 @@ def test_one_that_ends_badly_ends_all(tmp_path, fate, code, message):
 def test_the_one_that_was_killed_is_named_though_another_gave_up_as_well(tmp_path):
     flags = ["--do=0:after=1", "--do=0:exit=1", "--do=1:after=0", "--do=1:kill=9"]
     err = launched(tmp_path, "--workers=2", "--", *flags)[2]
-    assert err.startswith("error: worker 1 was killed by SIGKILL")
+    assert err == "error: worker 1 was killed by SIGKILL, the others ended as well; the same command resumes\n"
 
 
 def test_one_that_ignores_sigterm_is_killed(tmp_path):

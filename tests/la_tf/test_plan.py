@@ -24,15 +24,19 @@ SMALL = {
 }  # fmt: skip
 
 
-def small(**values):
+def small(devices=1, **values):
     config, _ = resolve(make(**{**SMALL, **values}), 1000)
-    return config, Sizes.of(config, 1000)
+    return config, Sizes.of(config, 1000, devices=devices)
 
 
 def moved(phase="la", devices=1, **values):
-    config, sizes = small(**values)
-    sizes = dataclasses.replace(sizes, devices=devices)
-    return plan.bytes_per_step(config, sizes, phase, picture_bytes=192, gradient_bytes=4000)
+    config, sizes = small(devices, **values)
+    return plan.bytes_per_step(config, sizes, phase, picture_bytes=192)
+
+
+def told(phase="la", devices=4, **values):
+    config, sizes = small(devices, **values)
+    return plan.bytes_between(config, sizes, phase, gradient_bytes=4000)
 
 
 CALIBRATION = Calibration(
@@ -63,7 +67,6 @@ def test_a_step_of_la_reads_the_bank_once_and_the_rows_and_labels_of_b():
         "rows of B_i": 8 * 20 * 32,
         "labels of B_i": 8 * 20 * 3 * 4,
         "bank rows of the batch": 2 * 8 * 32,
-        "all-reduce of gradients": 0,
     }
     assert "labels of B_i" not in moved(close="self")
     # Labels of all 1000 rows: 3 of C_i and 3 of B_i; C_i by its own pass and its k' = 10 rows.
@@ -84,7 +87,41 @@ def test_devices_share_the_batch_and_reduce_the_gradients_in_a_ring():
     found = moved(devices=4)
     assert found["batch upload"] == 2 * 192 and found["rows of B_i"] == 2 * 20 * 32
     assert found["bank, once"] == 32_000 and found["bank rows of the batch"] == 2 * 8 * 32  # a copy each
-    assert found["all-reduce of gradients"] == 6000  # 2 · 3/4 · 4000
+    assert told(devices=1) == {"all-reduce of gradients": 0}
+    # A ring: 2 · 3/4 of what is summed up, 3/4 of what is gathered. A row is 16 float32, an index and a flag.
+    assert told() == {"all-reduce of gradients": 6000, "rows for the bank": 3 * 8 * (64 + 8 + 4) / 4}
+    assert told("random", method="random") == {"all-reduce of gradients": 6000}
+
+
+def test_spread_devices_have_their_part_of_the_bank_and_tell_what_does_not_grow_with_it():
+    config, sizes = small(4, bank_sharding="sharded", strategy="mirrored", replicas=4)
+    assert (sizes.rows, sizes.bank, sizes.labels, sizes.seen, sizes.share) == (250, 8000, 250 * 3 * 4, 8, 2)
+    found = plan.bytes_per_step(config, sizes, "la", picture_bytes=192)
+    assert found["bank, once"] == 8000 and found["rows of B_i"] == 2 * 20 * 32
+    assert found["bank rows of the batch"] == 2 * 2 * 32
+    spread = {"bank_sharding": "sharded", "strategy": "mirrored", "replicas": 4}
+    assert told(**spread) == {
+        "all-reduce of gradients": 6000,
+        "rows for the bank": 456,
+        "indices and embeddings": 3 * 8 * (8 + 64) / 4,
+        "labels of the batch": 3 * 8 * 3 * 4 / 2,
+        # 250 rows are sorted, so there is no bound; four counts of 256, and how many are equal on each device.
+        "k-th similarity": 4 * 3 * 8 * 1024 / 2 + 3 * 4 * 8 * 4 / 4,
+        "log-sums and counts": 3 * 4 * 8 * 2 * 4 / 4 + 3 * 8 * 4 * 4 / 2,
+        "gradient of the embeddings": 3 * 8 * 2 * 4 / 4 + 3 * 8 * 64 / 2,
+    }
+    of_noise = told("ir", ir_loss="nce", **spread)
+    assert of_noise["similarities of noise rows"] == 3 * 8 * 11 * 4 / 2 + 3 * 8 * 11 * 4 / 4
+    large = [Sizes.of(config, size, devices=4) for size in (2_000_000, 8_000_000)]
+    assert {sum(plan.bytes_between(config, sizes, "la", 0).values()) for sizes in large} == {
+        sum(plan.bytes_between(config, large[0], "la", 0).values())
+    }
+
+
+def test_in_cells_a_step_reads_what_is_visited():
+    found = moved(background_search="cells", cells=10, visited_rows=50)
+    assert found["rows of the cells visited"] == 8 * 50 * 32 and "bank, once" not in found
+    assert moved(background_search="cells", cells=10, visited_rows=500)["rows of the cells visited"] == 32_000
 
 
 def test_memory_adds_up_to_the_measured_peak_and_what_comes_between_steps():
@@ -156,6 +193,8 @@ def test_a_plan_may_be_of_more_images_than_there_are():
     assert planned.steps_per_epoch == 12_500 and planned.size == 100_000 and planned.train.size == 1437
     with pytest.raises(FlagError, match=r"--plan_size=1000: .*1437 images"):
         digits(size=1000)
+    crowd = Experiment(make(**SMALL | {"batch_size": 1024, "bank_sharding": "sharded"}, dataset="digits"), None, 1024)
+    assert crowd.replicas == 1024 and Sizes.of(crowd.config, crowd.size, devices=1024).rows == 2
     process = run("la_tf.train", "--dataset=digits", "--model_dir=x", "--plan_size=5000")
     assert process.returncode == 2 and "--plan_size=5000: goes with --plan" in process.stderr
 

@@ -155,9 +155,8 @@ def test_a_process_that_is_killed_ends_the_run_with_a_line_and_the_same_command_
     shutil.copytree(begun, folder)
     flags = (*FLAGS, *LA, f"--model_dir={folder}", "--bank_sharding=sharded", "--checkpoint_steps=2")
     command = programs.command("la_tf.launch", "--workers=2", "--", *flags, "--max_steps=5000")
-    running = subprocess.Popen(
-        command, cwd=programs.ROOT, env=programs.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    running = subprocess.Popen(command, cwd=programs.ROOT, env=programs.environment(), **pipes)
     try:
         until = time.monotonic() + 200
         while not checkpoints.steps(folder) or checkpoints.steps(folder)[-1] < LA_BEGUN + 3:

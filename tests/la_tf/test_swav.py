@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from la_tf.embedding import UnitLength
 from la_tf.lars import LARS
 from la_tf.method import TrainingSet
-from la_tf.swav import SwAV, of_all_replicas, own_part, perplexity, sinkhorn_codes, swapped_prediction_loss
+from la_tf.swav import SwAV, perplexity, sinkhorn_codes, swapped_prediction_loss
 from models import build_backbone
 from tests import programs
 from tests.la_tf import reference
@@ -343,12 +343,6 @@ def test_a_run_restored_by_its_variables_goes_on_as_if_it_had_not_been_stopped()
 # -- replicas ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_single_replica_is_all_replicas():
-    rows = tf.constant(random_unit(B, D))
-    np.testing.assert_array_equal(of_all_replicas(rows), rows)
-    np.testing.assert_array_equal(own_part(tf.concat([rows, rows], axis=0), 3), rows[:3])
-
-
 TWO_REPLICAS = """
 import json, sys
 import numpy as np
@@ -408,7 +402,8 @@ def config(**method):
         "queue_from_epoch": 3, "frozen_prototype_epochs": 0.5, "projection_units": None, "bank_momentum": 0.6,
         "bank_dtype": "float16",
     }  # fmt: skip
-    return SimpleNamespace(method=SimpleNamespace(**(chosen | method)), model=SimpleNamespace(embedding_dim=D))
+    run = SimpleNamespace(bank_sharding="sharded")
+    return SimpleNamespace(method=SimpleNamespace(**(chosen | method)), model=SimpleNamespace(embedding_dim=D), run=run)
 
 
 def test_epochs_of_the_flags_become_steps():
@@ -416,6 +411,7 @@ def test_epochs_of_the_flags_become_steps():
     assert SwAV.arguments(config(), pictures) == {
         "prototypes": 7, "tau": 0.2, "sinkhorn_epsilon": 0.04, "sinkhorn_iterations": 5, "queue": 256,
         "queue_from_step": 33, "frozen_steps": 6, "bank_momentum": 0.6, "bank_dtype": "float16",
+        "bank_sharding": "sharded",
     }  # fmt: skip
 
 
