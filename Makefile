@@ -27,10 +27,10 @@ quickstart: setup  ## the digits, from nothing to an export, in two minutes
 	$(PY) -m la_tf.train --flagfile=quickstart.flags
 
 test: dev  ## under 10 minutes on two cores
-	$(PY) -m pytest -m "not slow"
+	$(PY) -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-all: dev  ## with kills, resumes, notebook and presets: under 40 minutes
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist worksteal
 
 lint: dev
 	$(VENV)/bin/ruff check .

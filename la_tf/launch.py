@@ -158,7 +158,8 @@ def _received_signals():
 
 def _watched(workers, received):
     """Waits until all `workers` have ended, stops them when one fails or a signal comes; returns the exit code."""
-    relays = [threading.Thread(target=_relay, args=(*pair,), daemon=True) for pair in enumerate(workers) if pair[0]]
+    numbers = range(1, len(workers))
+    relays = [threading.Thread(target=_relay, args=(n, workers[n], received), daemon=True) for n in numbers]
     for relay in relays:
         relay.start()
     try:
@@ -170,9 +171,11 @@ def _watched(workers, received):
     return code
 
 
-def _relay(number, worker):
-    """Prints a worker's stderr, each line behind its name."""
+def _relay(number, worker, received):
+    """Prints a worker's stderr, each line behind its name; not what it says of being stopped."""
     for line in worker.stderr:
+        if received:
+            continue
         sys.stderr.write(f"[worker {number}] {line.decode(errors='replace')}")
         sys.stderr.flush()
 
@@ -182,7 +185,8 @@ def _fate(workers, received):
         time.sleep(0.05)
     if received:
         asked = received[0]
-        _stop(workers, asked, received)
+        _stop(workers[:1], asked, received)  # alone at first: the others answer it until it has come to an end
+        _stop(workers[1:], asked, received)
         if asked is signal.SIGTERM:  # they say nothing then
             print("stopped by SIGTERM; the same command resumes", file=sys.stderr)
         return 128 + asked

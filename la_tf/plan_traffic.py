@@ -22,7 +22,7 @@ def bytes_per_step(config, sizes, phase, picture_bytes):
             moved["bank, once"] = sizes.bank
     if phase == "la":
         if sizes.visited_rows:
-            moved["rows of the cells visited"] = min(sizes.bank, sizes.seen * sizes.visited_rows * row)
+            moved["rows of the cells visited"] = min(sizes.bank, share * sizes.visited_rows * row)
         else:
             moved["bank, once"] = sizes.bank
         if method.background == "knn":

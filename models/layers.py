@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import keras
 import tensorflow as tf
@@ -221,6 +222,15 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + batch * (1 - self.momentum))
         return outputs
+
+    def _moments(self, inputs, mask):
+        """Returns mean and variance `[C]`; synchronised, over the equal batches of all replicas."""
+        if not self.synchronized or mask is not None:
+            return super()._moments(inputs, mask)
+        # The deviations from the common mean: Keras' mean of squares less the squared mean loses what they share.
+        mean_of_all = partial(tf.distribute.get_replica_context().all_reduce, tf.distribute.ReduceOp.MEAN)
+        mean = mean_of_all(tf.reduce_mean(inputs, self._reduction_axes))
+        return mean, mean_of_all(tf.reduce_mean(tf.square(inputs - mean), self._reduction_axes))
 
     def _kernel_applies(self, inputs):
         is_plain = self.scale and self.center and not self.renorm and not self.synchronized

@@ -117,7 +117,9 @@ def test_local_aggregation_is_the_same_on_any_replicas(tmp_path, begun, aggregat
 
 
 def test_synchronised_batch_norm_is_that_of_the_whole_batch(tmp_path):
-    flags = ("--method=ir", "--ir_loss=nce", "--noise_rows=64", "--noise_normalizer=running")
+    # In these first steps batch norm makes of any difference in rounding, such as oneDNN's on and off, four times as much
+    # at every step, if they are as long as the others' here.
+    flags = ("--method=ir", "--learning_rate=0.0003")
     train(tmp_path / "one", STEPS, *flags)
     train(tmp_path / "two", STEPS, *flags, "--sync_batch_norm", setting="mirrored-2-sharded")
     assert_same_run(tmp_path / "two", tmp_path / "one")
@@ -137,17 +139,17 @@ def test_the_other_methods_run_on_two_replicas(tmp_path, method):
     assert result["finished"] and np.isfinite(result["loss"])
 
 
-def test_a_search_in_cells_is_checked_and_the_same_on_two_replicas(tmp_path, begun):
-    # All cells are visited, so nothing is missed.
-    flags = ("--background_search=cells", "--visited_rows=1437", "--cells=12", "--cluster_every=1epoch")
-    begun = tmp_path / "begun"
-    train(begun, LA_BEGUN, *LA, *flags)
-    one = gone_on(begun, tmp_path / "one", *flags, "--cluster_every=50epochs", steps=110)
-    two = gone_on(begun, tmp_path / "two", *flags, "--cluster_every=50epochs", steps=110, setting="mirrored-2-sharded")
-    for folder in (one, two):
+def test_a_search_in_cells_is_checked_and_the_same_on_two_replicas(tmp_path, aggregation):
+    # All cells are visited, so nothing is missed: B_i is the exact one.
+    flags = ("--background_search=cells", "--visited_rows=1437", "--cells=12")
+    train(tmp_path / "begun", LA_BEGUN, *LA, *flags)
+    for setting in ("one", "mirrored-2-sharded"):
+        folder = gone_on(tmp_path / "begun", tmp_path / setting, *flags, steps=102, setting=setting)
+        found, wanted = losses(folder), losses(aggregation)
+        differences = [abs(found[step] - wanted[step]) for step in wanted]
+        assert len(differences) == LA_BEGUN + STEPS and max(differences) < TOLERANCE
         record = next(each for each in MetricsFile(folder).read() if each["step"] == 101)
         assert record["search_recall"] > 0.999 and record["search_loss_error"] < 1e-4
-    assert_same_run(two, one)
 
 
 def test_a_process_that_is_killed_ends_the_run_with_a_line_and_the_same_command_resumes(tmp_path, begun, aggregation):
