@@ -48,7 +48,7 @@ def among_largest(similarity, k, replicas):
 
 def _in_order(similarity):
     """Returns uint32 numbers that are in the order of the float32 `similarity`; 0.0 and -0.0 are one."""
-    bits = tf.bitcast(similarity + 0.0, tf.uint32)
+    bits = tf.bitcast(tf.where(similarity == 0, tf.zeros_like(similarity), similarity), tf.uint32)
     sign = tf.constant(2**31, tf.uint32)
     negative = tf.bitwise.bitwise_and(bits, sign) > 0
     return tf.where(negative, tf.bitwise.invert(bits), tf.bitwise.bitwise_or(bits, sign))

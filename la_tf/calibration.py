@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from data import reading
 from data.errors import UserError
-from la_tf import clustering
+from la_tf import cells, clustering
 from la_tf.knn import embed, knn_votes
 from la_tf.memory_bank import random_unit_rows
 from la_tf.one_of_many import OneOfMany
@@ -71,7 +71,10 @@ def _calibrate(experiment, report):
     report("measuring input, evaluation and clustering")
     dimension = model.bank.rows.shape[1]
     sizes = Sizes.of(config, experiment.size, dimension, parts)
-    cold_seconds, warm_seconds = clustering_seconds(config, sizes, lambda: step.take(batches))
+    processes = 1 if config.run.strategy == "mirrored" else parts  # a device each
+    shared = processes if sizes.spread else 1  # that assign each its own rows
+    found = clustering_seconds(config, sizes, lambda: step.take(batches))
+    cold_seconds, warm_seconds = (seconds / shared for seconds in found)
     trainable = model.trainable_variables
     per_picture = sum(_bytes([view])[0] for view in batch.get("views", (batch["image"],)))
     return Calibration(
@@ -80,8 +83,8 @@ def _calibrate(experiment, report):
         pictures_per_s=pictures,
         cold_seconds=cold_seconds,
         warm_seconds=warm_seconds,
-        before_seconds=_before_seconds(experiment, model),
-        evaluation_seconds=_evaluation_seconds(experiment, model) / parts,
+        before_seconds=_before_seconds(experiment, model) / (processes if sizes.spread else 1),
+        evaluation_seconds=_evaluation_seconds(experiment, model) / processes,
         dimension=dimension,
         process_bytes=process_bytes,
         resident_bytes=resident,
@@ -138,6 +141,8 @@ def _enter(model, phase, config):
         variable.assign(rng.integers(counts[variable.name], size=variable.shape, dtype=np.int32))
     if phase == "la":
         model.aggregating = True
+        if model.cell_search is not None:
+            model.cell_search.fill(rng)
 
 
 def pictures_per_s(batches, batch_size):
@@ -193,9 +198,20 @@ def clustering_seconds(config, sizes, before):
         options |= {"previous": labels, "moment": 1}
         warm, _ = _timed(before, clustering.cluster, rows, m, h, config.run.seed, **options)
         cold_seconds, warm_seconds = cold_seconds + factor * cold, warm_seconds + factor * warm
-    # Each of the devices that rows are spread over assigns its own.
-    parts = sizes.devices if sizes.spread else 1
-    return cold_seconds / parts, warm_seconds / parts
+    if sizes.cells:
+        cell_seconds = _cell_seconds(sizes, config.run.seed)
+        cold_seconds, warm_seconds = cold_seconds + cell_seconds, warm_seconds + cell_seconds
+    return cold_seconds, warm_seconds
+
+
+def _cell_seconds(sizes, seed):
+    """Returns the seconds of making the cells anew: k-means of a sample, and the nearest centroid of every row."""
+    count = min(sizes.cells, 1000)
+    rows = random_unit_rows(cells.SAMPLED * count, sizes.dimension, seed)
+    learning, centroids = _timed(lambda: None, cells.centroids, rows, count, seed)
+    assigning, _ = _timed(lambda: None, cells.assign, rows, centroids)
+    learning *= (sizes.cells / count) ** 2
+    return learning + assigning * sizes.images / len(rows) * sizes.cells / count
 
 
 def _timed(before, function, *arguments, **options):

@@ -11,6 +11,7 @@ one of its numbers. A folder appears by one rename: it is whole or absent.
 """
 
 import json
+import math
 import os
 import re
 import shutil
@@ -69,8 +70,9 @@ class Arrays:
     """
 
     def __init__(self, checkpoint):
-        self._npz = np.load(Path(checkpoint) / "arrays.npz", allow_pickle=False)
+        # First, so that a folder that is removed meanwhile is not taken for one without them.
         self._rows = {unquote(path.stem): path for path in (Path(checkpoint) / "rows").glob("*.npy")}
+        self._npz = np.load(Path(checkpoint) / "arrays.npz", allow_pickle=False)
         self.files = [*self._npz.files, *self._rows]
 
     def __getitem__(self, name):
@@ -162,10 +164,14 @@ def _begin(temporary, parts):
 
 
 def _write_part(path, part):
-    if len(part.rows):
-        file = np.load(path, mmap_mode="r+", allow_pickle=False)
-        file[part.first : part.first + len(part.rows)] = _readable(part.rows)
-        file.flush()
+    rows = np.ascontiguousarray(_readable(part.rows))
+    each = rows.dtype.itemsize * math.prod(rows.shape[1:])
+    # Not by mmap: over NFS a page that two processes have a part of would come back with one part alone.
+    with open(path, "r+b") as file:
+        header = os.fstat(file.fileno()).st_size - part.size * each
+        file.seek(header + part.first * each)
+        file.write(rows.tobytes())
+        _sync(file)
 
 
 def _rows_file(folder, name):

@@ -286,9 +286,14 @@ class Config:
 
     def __post_init__(self):
         method, strategy = self.method, self.run.strategy
+        sharded = self.run.bank_sharding == "sharded"
+        if strategy != "one" and self.run.mode == "eval":
+            raise FlagError("--mode=eval: one process evaluates; goes with --strategy=one alone")
         if strategy != "one" and self.model.precision == "mixed_float16":
             raise FlagError("--precision=mixed_float16: goes with --strategy=one alone; take mixed_bfloat16")
-        if method.method == "dc" and (strategy == "multiworker" or self.run.bank_sharding == "sharded"):
+        if method.method == "la" and sharded and method.close == "clusters" and method.clustering == "dbscan":
+            raise FlagError("--clustering=dbscan: needs all rows in one place; take --bank_sharding=replicated")
+        if method.method == "dc" and (strategy == "multiworker" or sharded):
             raise FlagError("--method=dc: needs all clusters in one process; take --strategy=mirrored, replicated")
         if method.method == "la" and method.cluster_in_background and strategy == "multiworker":
             raise FlagError("--cluster_in_background: goes with a single process alone, not with multiworker")

@@ -12,7 +12,7 @@ from data.config import image_size_for, open_configured
 from data.errors import FlagError, UserError
 from la_tf import checkpoints, model_dir
 from la_tf.config import SEVERAL_VIEWS, Config, method_class
-from la_tf.processes import ALONE, task
+from la_tf.processes import ALONE
 from la_tf.resolve import resolve
 from la_tf.specs import EvalSpec, ModeKeys, RunConfig, TrainSpec
 from la_tf.spread_rows import share
@@ -42,12 +42,11 @@ class Experiment:
     """One run: everything that its Config and its data set determine. Opening it needs no TensorFlow.
 
     For a plan, `size` stands for more images than the train split has, and `replicas` for more devices than there are.
+    `processes` are the number of this one and of all that train together (`la_tf.processes.task`).
     """
 
-    def __init__(self, config, size=None, replicas=None):
-        # Which of the processes of a run this is, and how many there are.
-        several = config.run.strategy == "multiworker" and replicas is None
-        self.process, self.processes = task() if several else (0, 1)
+    def __init__(self, config, size=None, replicas=None, processes=(0, 1)):
+        self.process, self.processes = processes
         self.replicas = replicas or config.run.replicas or self.processes  # R, as far as flags tell
         if config.data.batch_size % self.replicas:
             raise FlagError(

@@ -89,8 +89,7 @@ def share_of_gpus(worker, count, gpus):
         return None
     if len(gpus) < count:
         raise FlagError(
-            f"--workers={count}: there are only {len(gpus)} GPUs for them; fewer workers, or CUDA_VISIBLE_DEVICES= for "
-            "none"
+            f"--workers={count}: more than there are GPUs ({len(gpus)}); lower it, or use none by CUDA_VISIBLE_DEVICES="
         )
     each = len(gpus) // count
     return gpus[worker * each : (worker + 1) * each]
@@ -121,12 +120,12 @@ def _start(command, environments):
     tie = prctl and functools.partial(_die_with, os.getpid(), prctl)
     workers = []
     try:
-        for environment in environments:
+        for variables in environments:
             # Ctrl-C in a terminal goes to a whole group of processes: theirs are others, so that they hear of it once.
             output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE} if workers else {}
             workers.append(
                 subprocess.Popen(
-                    command, env=environment, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=tie, **output
+                    command, env=variables, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=tie, **output
                 )
             )
     except BaseException:

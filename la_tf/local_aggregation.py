@@ -347,7 +347,11 @@ class LocalAggregation(InstanceRecognition):
     def epoch_metrics(self):
         """Returns the metrics of the epoch so far; those of LA only once it has begun."""
         metrics = super().epoch_metrics()
-        return metrics if self.aggregating else {"loss": metrics["loss"]}
+        if not self.aggregating:
+            return {"loss": metrics["loss"]}
+        if self.cell_search is not None and not float(tf.convert_to_tensor(self.search_recall.count)):
+            del metrics["search_recall"], metrics["search_loss_error"]  # nothing has been checked yet
+        return metrics
 
 
 def _counts(sizes, *marks):

@@ -152,14 +152,15 @@ class Method(Trainable):
         """
         if type(self).epoch_rows is not Trainable.epoch_rows:
             raise ValueError(f"{type(self).__name__} chooses the rows of its epochs: train it by la_tf.estimator")
-        made_for = {}
+        functions = {}  # variant -> Keras' function that was made for it
 
         def begin_step(batch, logs):
             step = int(self.optimizer.iterations.numpy())
             self.begin_step(step)
-            if made_for.setdefault("variant", self.variant(step)) != self.variant(step):
-                made_for["variant"] = self.variant(step)
+            if self.variant(step) not in functions:
                 self.make_train_function(force=True)
+                functions[self.variant(step)] = self.train_function
+            self.train_function = functions[self.variant(step)]
 
         between = keras.callbacks.LambdaCallback(
             on_epoch_begin=lambda epoch, logs: self.begin_epoch(epoch), on_train_batch_begin=begin_step

@@ -133,8 +133,9 @@ def neighbors_of_part(embeddings, bank, written, k, replicas, inside=None):
         similarity, rows = by_sorting(embeddings, bank, written, own_k, inside)
         return similarity, rows, tf.zeros([tf.shape(embeddings)[0]], tf.bool)
     largest = _largest_of_sample(embeddings, bank, written, k, inside)  # [B, rank]
-    of_all = tf.concat(tf.unstack(replicas.gather(largest[None])), axis=1)
-    bound = tf.math.top_k(of_all, largest.shape[1])[0][:, -1]
+    of_all = tf.concat(tf.split(replicas.gather(largest[None]), replicas.count), axis=2)[0]  # [B, R rank]
+    rank = min(sample_rank(k, sample_every(size)), replicas.count * largest.shape[1])
+    bound = tf.math.top_k(of_all, rank)[0][:, -1]
     table, columns, counts, crowded = _candidate_table(embeddings, bank, written, bound, k, inside)
     enough, crowded = replicas.sum([counts, tf.cast(crowded, tf.int32)])
     failed = (crowded > 0) | (enough < k)
@@ -194,13 +195,13 @@ def _largest_of_sample(embeddings, bank, written, k, inside):
     allowed = rows_at(written, rows, tf.bool)[None, :]
     if inside is not None:
         allowed &= tf.transpose(inside(rows))
-    return tf.math.top_k(only(allowed, similarity), sample_rank(k, every))[0]
+    return tf.math.top_k(only(allowed, similarity), min(sample_rank(k, every), rows.shape[0]))[0]
 
 
 def sampled_largest(size, k, replicas):
     """Returns how many similarities of an image each of R `replicas` with `size` (S) rows tells for the bound, or 0."""
     every = sample_every(size)
-    return 0 if size < LEAST_ROWS or k > size * replicas // every else sample_rank(k, every)
+    return 0 if size < LEAST_ROWS or k > size * replicas // every else min(sample_rank(k, every), size // every)
 
 
 def sample_every(size):

@@ -61,7 +61,8 @@ class Sizes:
     clusterings: int = 0  # H; of C_i
     background_clusterings: int = 0
     clusters: int = 0  # m
-    visited_rows: int = 0  # V, of the search in cells
+    cells: int = 0  # C, of the search in cells
+    visited_rows: int = 0  # V
     devices: int = 1  # R
     spread: bool = False
 
@@ -82,7 +83,8 @@ class Sizes:
             clusterings=method.clusterings if by_clusters else int(method.method == "dc"),
             background_clusterings=method.background_clusterings if la and method.background == "cluster" else 0,
             clusters=method.clusters or 0,
-            visited_rows=(method.visited_rows or 0) if la and method.background_search == "cells" else 0,
+            cells=(method.cells or 0) if la else 0,
+            visited_rows=(method.visited_rows or 0) if la else 0,
             devices=devices,
             spread=devices > 1 and config.run.bank_sharding == "sharded",
         )
@@ -146,6 +148,7 @@ def memory(config, sizes, calibration):
         "written": sizes.rows,
         "cluster labels": sizes.labels * (2 if config.method.cluster_in_background else 1),
         "neighbour search": neighbour_search_bytes(sizes),
+        "cells": cell_bytes(sizes),
     }
     moments = moment_bytes(sizes, calibration)
     name = max(MOMENTS, key=moments.get)
@@ -178,6 +181,14 @@ def neighbour_search_bytes(sizes):
     sample = min(sizes.rows // SAMPLE_EVERY, MOST_SAMPLED)
     blocks = 2 * seen * FLOAT * (sample + BLOCK)
     return blocks + candidates * (of_one + in_table)
+
+
+def cell_bytes(sizes):
+    """Returns what the search in cells holds: cell and order of each row, and for each image which cells it visits."""
+    if not sizes.cells:
+        return 0
+    of_rows = 2 * LABEL * sizes.rows + 8 * LABEL * sizes.cells
+    return of_rows + sizes.cells * (sizes.dimension * FLOAT + sizes.seen * (FLOAT + 1))
 
 
 def moment_bytes(sizes, calibration):

@@ -168,9 +168,13 @@ def _mirrored(replicas):
 
 
 def lost_process(error):
-    """Returns a UserError that says what a TensorFlow error tells of a process of the run that is gone."""
+    """Returns a UserError that says which process of the run is gone; None where TensorFlow's error tells of none."""
     # Not the first task that is named, which may be this one, nor the last, which may have passed the news on.
     found = re.search(r"(?:Error reported from|remote target) /job:\w+(?:/replica:\d+)?/task:(\d+)", str(error))
+    errors = tf.errors
+    gone = (errors.UnavailableError, errors.AbortedError, errors.CancelledError, errors.DeadlineExceededError)
+    if not found and not isinstance(error, gone):
+        return None
     time.sleep(SETTLE)
     which = f"worker {found[1]}" if found else "a worker"
     return UserError(f"--strategy=multiworker: {which} is gone; the same command, given to all of them, resumes")

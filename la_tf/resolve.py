@@ -138,6 +138,9 @@ def _resolve_la(method, config, size):
     }  # fmt: skip
     if method.warm_iterations is None:
         resolved["warm_iterations"] = WARM_ITERATIONS if size >= WARM_ROWS else 0
+    for name in ("cells", "visited_rows"):
+        if getattr(method, name) is not None and method.background_search != "cells":
+            raise FlagError(f"--{name}={getattr(method, name)}: goes with --background_search=cells alone")
     if method.background_search == "cells":
         if method.background != "knn":
             raise FlagError("--background_search=cells: goes with --background=knn alone, whose rows it looks for")

@@ -14,14 +14,16 @@ from la_tf import flags, model_dir
 from la_tf.experiment import Experiment
 from la_tf.plan import Plan, check_memory
 from la_tf.plan_table import plan_table
+from la_tf.processes import task
 from la_tf.summary import closing_table, result_of
 
 
 def main():
     """Flags -> experiment -> run; returns the result."""
+    config = flags.config()
     if flags.plan():
-        return planned(Experiment(flags.config(), **flags.plan_sizes()))
-    experiment = Experiment(flags.config())
+        return planned(Experiment(config, **flags.plan_sizes()))
+    experiment = Experiment(config, processes=task() if config.run.strategy == "multiworker" else (0, 1))
     folder = experiment.config.run.model_dir
     if experiment.config.run.mode == "eval":
         evaluate(experiment)
@@ -50,6 +52,8 @@ def planned(experiment):
     """Measures what a run consists of, a little of each; prints and returns what it would take. Writes nothing."""
     for warning in experiment.warnings:
         print(f"warning: {warning}", file=sys.stderr)
+    if experiment.config.run.strategy != "one" and experiment.replicas == 1:
+        raise cli.FlagError("--plan: say how many devices there will be by --plan_replicas")
     check_memory(experiment)
     cli.load_tensorflow(experiment.config.run.deterministic)
     from la_tf.calibration import calibrate
@@ -90,19 +94,28 @@ def train(experiment):
         )
     if estimator.is_chief:
         print(experiment.headline(), file=sys.stderr)
-    if config.warm_start and estimator.latest_checkpoint():
-        print(f"--warm_start={config.warm_start}: not used, the run has begun", file=sys.stderr)
-    elif config.warm_start:
-        same_pictures = experiment.has_the_pictures_of(config.warm_start)
-        report_warm_start(*estimator.warm_start(config.warm_start, same_pictures))
     eval_specs = experiment.eval_specs() if config.mode == "both" else ()
     train_spec = experiment.train_spec(replicas.processes)
     try:
+        if config.warm_start:
+            warm_start(experiment, estimator)
         train_and_evaluate(estimator, train_spec, eval_specs, experiment.exporters())
     except tf.errors.OpError as error:
-        if replicas.processes.count == 1:
+        lost = lost_process(error) if replicas.processes.count > 1 else None
+        if lost is None:
             raise
-        raise lost_process(error) from error
+        raise lost from error
+
+
+def warm_start(experiment, estimator):
+    """Takes over what another run has learned, unless this one has begun, and says so."""
+    source = experiment.config.run.warm_start
+    begun = bool(estimator.latest_checkpoint())
+    taken_over = estimator.warm_start(source, experiment.has_the_pictures_of(source))
+    if estimator.is_chief and begun:
+        print(f"--warm_start={source}: not used, the run has begun", file=sys.stderr)
+    elif estimator.is_chief:
+        report_warm_start(*taken_over)
 
 
 def report_warm_start(loaded, missing, unused):

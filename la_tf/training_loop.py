@@ -3,6 +3,7 @@
 import math
 import time
 
+import numpy as np
 import tensorflow as tf
 
 from data.errors import UserError
@@ -56,6 +57,12 @@ class TrainingLoop:
         if state and state["step"] != self.estimator.step:
             self.estimator.restore(checkpoint)  # an older one has been evaluated meanwhile
         self.step = self.estimator.step
+        steps = self.replicas.processes.gather(np.array([self.step]))
+        if len({*steps.tolist()}) > 1:
+            raise UserError(
+                f"--model_dir={self.config.model_dir}: processes find checkpoints of steps {steps.tolist()} there; it "
+                "must be on a file system that all of them see"
+            )
         self.model.stop_training = False
         if self.estimator.is_chief:
             for eval_spec in self.eval_specs:  # what was evaluated after the checkpoint is evaluated again

@@ -60,9 +60,11 @@ def started(folder, *arguments, **variables):
     """A launcher with workers of that kind in `folder`, killed at the end whatever happens."""
     (folder / "worker.py").write_text(WORKER)
     path = os.pathsep.join([str(ROOT), str(folder)])
+    # Unbuffered, Python writes a line in two parts, between which another worker's may get.
+    own = {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": ""}
     process = subprocess.Popen(
         [sys.executable, "-m", "la_tf.launch", "--main=worker", *arguments],
-        cwd=folder, env={**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": "", **variables},
+        cwd=folder, env={**os.environ, **own, **variables},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
@@ -135,7 +137,7 @@ def test_the_gpus_are_divided(tmp_path, monkeypatch):
         assert share_of_gpus(0, 2, visible_gpus()) is None
     code, _, err = launched(tmp_path, "--workers=2", "--", CUDA_VISIBLE_DEVICES="0")
     assert code == 2
-    assert err.startswith("error: --workers=2: there are only 1 GPUs")
+    assert err.startswith("error: --workers=2: more than there are GPUs (1)")
 
 
 def test_worker_0_prints_as_it_is_and_the_others_behind_their_name(tmp_path):
