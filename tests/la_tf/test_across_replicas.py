@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from la_tf import across_replicas, log_sums
 from la_tf.neighbors import background_neighbors, neighbors_of_part
+from la_tf.one_of_many import OneOfMany
 from tests.la_tf import reference
 from tests.la_tf.together import Replica, shares, together
 
@@ -161,6 +162,20 @@ def test_similarities_are_found_by_the_rows_owners_with_their_gradient():
     found, gradients = (np.concatenate(part) for part in zip(*together(2, work), strict=True))
     np.testing.assert_allclose(found, np.einsum("bd,bnd->bn", embeddings, rows[wanted]), atol=1e-5)
     np.testing.assert_allclose(gradients, np.einsum("bn,bnd->bd", weights, rows[wanted]), atol=1e-5)
+
+
+def test_zero_and_minus_zero_are_one_number_in_a_graph_too():
+    signed = tf.Variable([0.0, -0.0])
+    keys = tf.function(lambda: across_replicas._in_order(signed + 0.0 * signed))().numpy()
+    assert keys[0] == keys[1]
+    keys = tf.function(lambda: across_replicas._in_order(tf.identity(signed)))().numpy()
+    assert keys[0] == keys[1]
+
+
+def test_a_part_may_have_fewer_rows_in_the_sample_than_make_the_bound():
+    rows, written = bank_of(20_000)
+    found = neighbors_of_part(tf.constant(rows[:2]), tf.constant(rows), tf.constant(written), 19_000, OneOfMany(64))
+    assert found[0].shape[0] == 2 and np.isfinite(found[0].numpy()).any()
 
 
 def test_what_replicas_tell_each_other_does_not_grow_with_n():

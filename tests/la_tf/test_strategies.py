@@ -117,8 +117,8 @@ def test_local_aggregation_is_the_same_on_any_replicas(tmp_path, begun, aggregat
 
 
 def test_synchronised_batch_norm_is_that_of_the_whole_batch(tmp_path):
-    # With steps as long as the others' batch norm makes of any difference in rounding, such as oneDNN's on and off, four
-    # times as much at every one of these first.
+    # With steps as long as the others' batch norm makes four times as much of any difference in rounding, such as that
+    # of oneDNN on and off, at every one of these first.
     flags = ("--method=ir", "--learning_rate=0.0001")
     train(tmp_path / "one", STEPS, *flags)
     train(tmp_path / "two", STEPS, *flags, "--sync_batch_norm", setting="mirrored-2-sharded")
