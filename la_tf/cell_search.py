@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from data.errors import UserError
 from la_tf import cells
 from la_tf.clustering import UNASSIGNED
 from la_tf.memory_bank import random_unit_rows
@@ -41,7 +42,9 @@ class CellSearch(keras.layers.Layer):
         processes, count = self._pictures.processes, self.centroids.shape[0]
         known = np.flatnonzero(written)
         of_all = int(processes.sum(np.array(len(known))))
-        share = min(1.0, cells.SAMPLED * count / max(of_all, 1))
+        if of_all < count:
+            raise UserError(f"--cells={count}: only {of_all} images have been seen; lower it, or raise --warmup_epochs")
+        share = min(1.0, cells.SAMPLED * count / of_all)
         rng = np.random.default_rng([self.seed, moment, processes.index])
         drawn = np.sort(rng.choice(known, math.ceil(share * len(known)), replace=False))
         sample = processes.gather(rows[drawn])

@@ -26,6 +26,7 @@ from la_tf.neighbors import (
     sample_every,
     sample_rank,
     table_of,
+    widened,
 )
 from la_tf.picture_rows import rows_at
 
@@ -125,11 +126,7 @@ def neighbors_in_cells(embeddings, bank, written, k, visits, layout):
         similarity, rows = by_sorting(embeddings, bank, written, k, inside)
     else:
         similarity, rows, failed = _by_bound(embeddings, bank, written, k, visitors, layout)
-        similarity, rows = tf.cond(
-            tf.reduce_any(failed),
-            lambda: mended(similarity, rows, failed, embeddings, bank, written, k, inside),
-            lambda: (similarity, rows),
-        )
+        similarity, rows = mended(similarity, rows, failed, embeddings, bank, written, k, inside)
     for found in (similarity, rows):  # what comes out of a loop has forgotten its shape
         found.set_shape([embeddings.shape[0], k])
     return similarity, rows, failed
@@ -159,10 +156,9 @@ def _by_bound(embeddings, bank, written, k, visitors, layout):
     table, columns, counts = table_of(
         keys, tf.boolean_mask(rows, wanted), tf.boolean_mask(similarity, wanted), tf.size(bound), size
     )
-    missing = tf.maximum(k - tf.shape(table)[1], 0)
-    table = tf.pad(table, [[0, 0], [0, missing]], constant_values=float("-inf"))
+    table, columns = widened(table, columns, k)
     similarity, places = tf.math.top_k(table, k)
-    rows = tf.gather(tf.pad(columns, [[0, 0], [0, missing]]), places, batch_dims=1)
+    rows = tf.gather(columns, places, batch_dims=1)
     return similarity, rows, failed | (counts < tf.minimum(held, k))
 
 

@@ -297,7 +297,8 @@ class LocalAggregation(InstanceRecognition):
             here = self.pictures.here
             if not len(here):
                 return np.zeros((0, self.bank.rows.shape[1]), np.float32), np.zeros(0, np.int64)
-            embeddings, indices, _ = embed(self, self.center_crops(np.arange(here.start, here.stop)))
+            own = (np.arange(here.start, here.stop),) if self.pictures.spread else ()
+            embeddings, indices, _ = embed(self, self.center_crops(*own))
             return embeddings, indices - here.start
         _, rows, written = self.bank.own_rows()
         written = np.flatnonzero(written)

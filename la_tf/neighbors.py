@@ -49,11 +49,7 @@ def background_neighbors(embeddings, bank, written, k, inside=None):
         similarity, rows = by_sorting(embeddings, bank, written, k, inside)
     else:
         similarity, rows, failed = _by_bound(embeddings, bank, written, k, inside)
-        similarity, rows = tf.cond(
-            tf.reduce_any(failed),
-            lambda: mended(similarity, rows, failed, embeddings, bank, written, k, inside),
-            lambda: (similarity, rows),
-        )
+        similarity, rows = mended(similarity, rows, failed, embeddings, bank, written, k, inside)
     for found in (similarity, rows):  # what comes out of a loop has forgotten its shape
         found.set_shape([embeddings.shape[0], k])
     return similarity, rows, failed
@@ -110,14 +106,24 @@ def _sorted_out(embeddings, bank, written, k, inside, images):
 
 
 def mended(similarity, rows, failed, embeddings, bank, written, k, inside):
-    """Returns similarities and rows `[B, k]` with those of the images that `failed` `[B]` found by sorting."""
-    images = tf.cast(tf.where(failed), tf.int32)
-    few = images[:, 0]
-    right = None if inside is None else lambda rows: tf.gather(inside(rows), few, axis=1)
-    found = by_sorting(tf.gather(embeddings, few), bank, written, k, right)
-    return tf.tensor_scatter_nd_update(similarity, images, found[0]), tf.tensor_scatter_nd_update(
-        rows, images, found[1]
-    )
+    """Returns similarities and rows `[B, c]`, for an image that `failed` `[B]` its k found by sorting; then c >= k."""
+
+    def by_images():
+        wide = widened(similarity, rows, k)
+        images = tf.cast(tf.where(failed), tf.int32)
+        few = images[:, 0]
+        right = None if inside is None else lambda rows: tf.gather(inside(rows), few, axis=1)
+        found = by_sorting(tf.gather(embeddings, few), bank, written, k, right)
+        found = widened(*found, tf.shape(wide[0])[1])
+        return tuple(tf.tensor_scatter_nd_update(old, images, new) for old, new in zip(wide, found, strict=True))
+
+    return tf.cond(tf.reduce_any(failed), by_images, lambda: (similarity, rows))
+
+
+def widened(similarity, rows, k):
+    """Returns similarities and rows `[B, c]` in k columns at least, those that were missing with -inf and row 0."""
+    missing = [[0, 0], [0, tf.maximum(k - tf.shape(similarity)[1], 0)]]
+    return tf.pad(similarity, missing, constant_values=float("-inf")), tf.pad(rows, missing)
 
 
 def neighbors_of_part(embeddings, bank, written, k, replicas, inside=None):
@@ -139,21 +145,7 @@ def neighbors_of_part(embeddings, bank, written, k, replicas, inside=None):
     table, columns, counts, crowded = _candidate_table(embeddings, bank, written, bound, k, inside)
     enough, crowded = replicas.sum([counts, tf.cast(crowded, tf.int32)])
     failed = (crowded > 0) | (enough < k)
-
-    def mended():
-        missing = tf.maximum(own_k - tf.shape(table)[1], 0)
-        padded = tf.pad(table, [[0, 0], [0, missing]], constant_values=float("-inf"))
-        wide = tf.pad(columns, [[0, 0], [0, missing]])
-        images = tf.cast(tf.where(failed), tf.int32)
-        few = images[:, 0]
-        right = None if inside is None else lambda rows: tf.gather(inside(rows), few, axis=1)
-        found = by_sorting(tf.gather(embeddings, few), bank, written, own_k, right)
-        more = tf.shape(padded)[1] - own_k
-        similarity = tf.pad(found[0], [[0, 0], [0, more]], constant_values=float("-inf"))
-        rows = tf.pad(found[1], [[0, 0], [0, more]])
-        return tf.tensor_scatter_nd_update(padded, images, similarity), tf.tensor_scatter_nd_update(wide, images, rows)
-
-    similarity, rows = tf.cond(tf.reduce_any(failed), mended, lambda: (table, columns))
+    similarity, rows = mended(table, columns, failed, embeddings, bank, written, own_k, inside)
     return similarity, rows, failed
 
 
@@ -163,10 +155,8 @@ def _by_bound(embeddings, bank, written, k, inside):
     table, columns, counts, crowded = _candidate_table(embeddings, bank, written, bound, k, inside)
     failed = crowded | (counts < k)
     # Candidates stand in the order of their rows, and top_k takes the first of equals. Images without enough of them
-    # are to be mended: zeros will do.
-    missing = tf.maximum(k - tf.shape(table)[1], 0)
-    table = tf.pad(table, [[0, 0], [0, missing]], constant_values=float("-inf"))
-    columns = tf.pad(columns, [[0, 0], [0, missing]])
+    # are to be mended: row 0 will do.
+    table, columns = widened(table, columns, k)
     similarity, places = tf.math.top_k(table, k)
     return similarity, tf.gather(columns, places, batch_dims=1), failed
 
