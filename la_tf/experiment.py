@@ -73,6 +73,8 @@ class Experiment:
             self.views = (augmentation_for(self.train.kind, image_size, data),)
         if config.method.method == "supervised" and not self.labelled:
             raise FlagError(f"--method=supervised: {self.train} has no labels; choose another --method")
+        if config.run.bank_sharding == "sharded" and config.run.strategy == "one" and self.replicas == 1:
+            self.warnings.append("--bank_sharding=sharded: there is one replica, which has all rows; set --strategy")
         chosen = {name: getattr(self.views[0], name) for name in AUGMENTATION_FLAGS}
         self.config = dataclasses.replace(resolved, data=dataclasses.replace(data, **chosen))
         if not self.labelled:

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from data.errors import FlagError, UserError
-from la_tf.processes import ALONE
+from la_tf.processes import ALONE, task
 from la_tf.rendezvous import limited_wait, meet
 
 SETTLE = 2  # seconds before one that has lost a worker ends: others are to see who was the first
@@ -140,10 +140,12 @@ class Processes:
 
 
 def strategy_of(name, replicas=None):
-    """Returns the tf.distribute strategy that `--strategy` names, None for "one"; before all else that TensorFlow does.
+    """Returns the tf.distribute strategy that `--strategy` names, None for one device; before all that TensorFlow does.
 
     replicas: of "mirrored", how many devices; None: all GPUs. Raises FlagError where there are not so many.
     """
+    if name == "multiworker" and task()[1] == 1:  # a single process: all of its GPUs, or its one device
+        return _mirrored(None if len(tf.config.list_physical_devices("GPU")) > 1 else 1)
     if name == "multiworker":
         meet()
         try:
@@ -164,6 +166,8 @@ def _mirrored(replicas):
         parts = [tf.config.LogicalDeviceConfiguration()] * replicas
         tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
     kind, count = ("GPU", replicas or len(gpus)) if gpus else ("CPU", replicas)
+    if count == 1:
+        return None
     return tf.distribute.MirroredStrategy([f"{kind}:{number}" for number in range(count)])
 
 
