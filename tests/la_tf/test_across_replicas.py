@@ -41,7 +41,7 @@ def chosen_by_replicas(similarity, k, *sizes):
 )
 def test_the_k_largest_of_all_replicas_are_those_of_a_stable_sort(images, columns, k, seed, levels, apart):
     rng = np.random.default_rng(seed)
-    values = rng.choice(np.float32([-0.0, 0.0, 0.5, -0.25, 1.0, -np.inf, 1e-38, -1.0])[: levels + 3], (images, columns))
+    values = rng.choice(np.float32([-0.0, 0.0, 0.5, -0.25, 1.0, -np.inf, 2e-38, -1.0])[: levels + 3], (images, columns))
     if apart:
         values = rng.standard_normal((images, columns)).astype(np.float32)
     cuts = sorted(rng.integers(0, columns + 1, 2))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from la_tf.launch import environment, share_of_gpus, split, visible_gpus
+from la_tf.local_workers import environment, share_of_gpus, split, visible_gpus
 from tests.programs import ROOT
 
 # A worker does what the flags `--do=N:what` say of its number N; those without one wait to be stopped.
@@ -48,9 +48,9 @@ for what in mine or ["wait"]:
 
 IMPATIENT = """
 import sys
-from la_tf import launch
-launch.GRACE = launch.SETTLE = 0.1
-sys.argv, behind = launch.split(sys.argv)
+from la_tf import launch, local_workers
+local_workers.GRACE = local_workers.SETTLE = 0.1
+sys.argv, behind = local_workers.split(sys.argv)
 launch.cli.run(lambda: launch.main(behind))
 """
 
