@@ -38,6 +38,13 @@ def stored_config(folder):
     return Config.from_flat({**values, "model_dir": str(folder)})
 
 
+def check_division(config, replicas):
+    """Raises FlagError where a batch cannot be divided by the number of `replicas`."""
+    size = config.data.batch_size
+    if size % replicas:
+        raise FlagError(f"--batch_size={size}: cannot be split evenly over {replicas} replicas")
+
+
 class Experiment:
     """One run: everything that its Config and its data set determine. Opening it needs no TensorFlow.
 
@@ -48,10 +55,7 @@ class Experiment:
     def __init__(self, config, size=None, replicas=None, processes=(0, 1)):
         self.process, self.processes = processes
         self.replicas = replicas or config.run.replicas or self.processes  # R, as far as flags tell
-        if config.data.batch_size % self.replicas:
-            raise FlagError(
-                f"--batch_size={config.data.batch_size}: cannot be split evenly over {self.replicas} replicas"
-            )
+        check_division(config, self.replicas)
         self.dataset = open_configured(config.data)
         self.train = self.dataset.train
         if size is not None and size < self.train.size:

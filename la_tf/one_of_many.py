@@ -1,5 +1,6 @@
 """One replica of many, by itself: what a plan measures on a machine that has no more."""
 
+import keras
 import tensorflow as tf
 
 from la_tf.processes import ALONE
@@ -30,4 +31,4 @@ class OneOfMany:
 
     def copies(self, variable):
         """Returns the only copy there is of a variable, in a list."""
-        return [getattr(variable, "value", variable) if hasattr(variable, "path") else variable]
+        return [variable.value if isinstance(variable, keras.Variable) else variable]

@@ -11,7 +11,7 @@ from functools import partial
 
 from data import cli
 from la_tf import flags, model_dir
-from la_tf.experiment import Experiment
+from la_tf.experiment import Experiment, check_division
 from la_tf.plan import Plan, check_memory
 from la_tf.plan_table import plan_table
 from la_tf.processes import task
@@ -88,10 +88,7 @@ def train(experiment):
 
     estimator = Estimator(experiment.model_fn, experiment.run_config(strategy_of(config.strategy, config.replicas)))
     replicas = estimator.replicas
-    if experiment.config.data.batch_size % replicas.count:
-        raise cli.FlagError(
-            f"--batch_size={experiment.config.data.batch_size}: cannot be split evenly over {replicas.count} replicas"
-        )
+    check_division(experiment.config, replicas.count)  # by GPUs, which flags alone do not tell
     if estimator.is_chief:
         print(experiment.headline(), file=sys.stderr)
     eval_specs = experiment.eval_specs() if config.mode == "both" else ()
