@@ -20,7 +20,9 @@ from la_tf.config import (
     interval,
     method_class,
 )
+from la_tf.experiment import check_division
 from la_tf.method import TrainingSet
+from la_tf.resolve import resolve
 
 IMAGENET = 1_281_167
 NAN = float("nan")
@@ -243,3 +245,42 @@ def test_the_field_names_are_the_flag_names():
     }
     # --plan, --plan_size and --plan_replicas ask for something else than a run, and belong to none.
     assert ours == {*make().flat(), "plan", "plan_size", "plan_replicas"}, "a flag that no field takes"
+
+
+@pytest.mark.parametrize(
+    ("flag", "values"),
+    [
+        ("mode", {"strategy": "mirrored", "replicas": 2, "mode": "eval"}),
+        ("precision", {"strategy": "multiworker", "precision": "mixed_float16"}),
+        ("xla", {"strategy": "mirrored", "xla": True}),
+        ("replicas", {"replicas": 2}),
+        ("clustering", {"bank_sharding": "sharded", "clustering": "dbscan"}),
+        ("method", {"bank_sharding": "sharded", "method": "dc"}),
+        ("method", {"strategy": "multiworker", "method": "dc"}),
+        ("cluster_in_background", {"strategy": "multiworker", "cluster_in_background": True}),
+    ],
+)
+def test_what_cannot_be_done_by_several_replicas_is_refused_in_a_line(flag, values):
+    with pytest.raises(FlagError, match=rf"^--{flag}[=:][^\n]*$"):
+        make(**values)
+
+
+def test_a_batch_that_replicas_cannot_divide_is_refused():
+    check_division(make(batch_size=12), 4)
+    with pytest.raises(FlagError, match=r"--batch_size=12: .* 5 replicas"):
+        check_division(make(batch_size=12), 5)
+
+
+@pytest.mark.parametrize(
+    ("flag", "values"),
+    [
+        ("cells", {"cells": 10}),
+        ("visited_rows", {"visited_rows": 500}),
+        ("cells", {"background_search": "cells", "cells": 600}),
+        ("visited_rows", {"background_search": "cells", "visited_rows": 10}),
+        ("background_search", {"background_search": "cells", "background": "all"}),
+    ],
+)
+def test_cells_that_are_not_searched_or_too_small_are_refused(flag, values):
+    with pytest.raises(FlagError, match=f"^--{flag}="):
+        resolve(make(**values), 1000)
