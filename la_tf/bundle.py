@@ -22,6 +22,7 @@ from models.backbone import backbone_from_architecture
 from models.precision import computing_in_float32
 
 FORMAT = 1
+WEIGHTS = "backbone.weights.h5"
 TOLERANCE = 1e-4  # of the self-check, relative to the largest activation: kernels differ between machines
 
 
@@ -40,7 +41,7 @@ def write(folder, embedder, step, **facts):
     with computing_in_float32(embedder):
         signatures, checked = _signatures(embedder), self_check(embedder)
     tf.saved_model.save(serving_module(embedder), str(temporary), signatures=signatures)
-    with h5py.File(temporary / "backbone.weights.h5", "w") as file:
+    with h5py.File(temporary / WEIGHTS, "w") as file:
         for weight in embedder.weights:
             file.create_dataset(weight.path, data=weight.numpy())
     (temporary / "backbone.json").write_text(json.dumps(describe(embedder, step, **facts), indent=1) + "\n")
@@ -135,16 +136,27 @@ def load_backbone(folder, **expected):
 
 def load_weights(model, folder):
     """Sets every weight of `model` from backbone.weights.h5 by name; returns the names in the file that it lacks."""
-    path = Path(folder) / "backbone.weights.h5"
+    path = Path(folder) / WEIGHTS
     with h5py.File(path) as file:
-        stored = {}
-        file.visititems(lambda name, item: stored.update({name: item}) if isinstance(item, h5py.Dataset) else None)
+        stored = _datasets(file)
         for weight in model.weights:
             shape = stored[weight.path].shape if weight.path in stored else None
             if shape != tuple(weight.shape):
                 raise UserError(f"{path}: {weight.path} has shape {shape} there, {tuple(weight.shape)} here")
             weight.assign(stored[weight.path][()])
         return sorted(stored.keys() - {weight.path for weight in model.weights})
+
+
+def weight_names(folder):
+    """Returns the names of all weights that an export holds, those behind the backbone too."""
+    with h5py.File(Path(folder) / WEIGHTS) as file:
+        return sorted(_datasets(file))
+
+
+def _datasets(file):
+    found = {}
+    file.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
+    return found
 
 
 def check_serving(folder):

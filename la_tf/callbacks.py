@@ -53,13 +53,17 @@ class MetricsWriter(keras.callbacks.Callback):
 
 
 class Progress(keras.callbacks.Callback):
-    """A bar with images/s and time left on a terminal; a line an epoch, and at the logged steps in a log file."""
+    """A bar with images/s and time left on a terminal; a line an epoch, and at the logged steps in a log file.
 
-    def __init__(self, total_steps, batch_size, steps_per_epoch, shown=SHOWN):
+    called: what the run calls its epochs.
+    """
+
+    def __init__(self, total_steps, batch_size, steps_per_epoch, shown=SHOWN, called="epoch"):
         super().__init__()
         self.total_steps = total_steps
         self.batch_size = batch_size
         self.shown = shown
+        self.called = called
         self.epochs = -(-total_steps // steps_per_epoch)
         self.on_terminal = sys.stderr.isatty()
 
@@ -96,7 +100,7 @@ class Progress(keras.callbacks.Callback):
         """Prints one line; on a terminal above the bar."""
         done = logs["step"] - self.first_step
         left = (time.monotonic() - self.started) / done * (self.total_steps - logs["step"])
-        shown = [f"epoch {logs['epoch'] + 1:>{len(str(self.epochs))}}/{self.epochs}", f"step {logs['step']}"]
+        shown = [f"{self.called} {logs['epoch'] + 1:>{len(str(self.epochs))}}/{self.epochs}", f"step {logs['step']}"]
         shown += [logs["phase"]] if "phase" in logs else []
         shown += [f"{name} {logs[name]:.4f}" for name in self.shown if name in logs]
         shown += [f"{logs['images_per_s']:.0f} images/s", f"{tqdm.format_interval(left)} left"]

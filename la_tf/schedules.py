@@ -10,8 +10,8 @@ WARMUP_START = 1 / 16  # of the rate, where it rises at first: SwAV's 0.3 of 4.8
 def by_step(schedule, learning_rate, total_steps, drop_steps=(), factor=0.1, warmup_steps=0):
     """Returns what a Keras optimizer takes as `learning_rate` for a schedule name.
 
-    `plateau` and `constant` start as a number; `Plateau` lowers it between epochs. `cosine` can rise linearly in
-    `warmup_steps` of its `total_steps` first.
+    `plateau` and `constant` start as a number; `Plateau` lowers it between epochs. `cosine` and `steps` can rise
+    linearly in `warmup_steps` of the `total_steps` first.
     """
     if schedule == "cosine" and warmup_steps:
         return keras.optimizers.schedules.CosineDecay(
@@ -26,8 +26,26 @@ def by_step(schedule, learning_rate, total_steps, drop_steps=(), factor=0.1, war
         values = [learning_rate * factor**drops for drops in range(len(drop_steps) + 1)]
         # Keras still gives the old value at a boundary itself; `drop_steps` are the first steps at the new one.
         boundaries = [step - 1 for step in drop_steps]
-        return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)
+        falling = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)
+        return Rising(falling, warmup_steps) if warmup_steps else falling
     return learning_rate
+
+
+class Rising(keras.optimizers.schedules.LearningRateSchedule):
+    """A `schedule` whose first `steps` rates rise linearly from `start` of it, as detectors begin."""
+
+    def __init__(self, schedule, steps, start=0.001):
+        super().__init__()
+        self.schedule, self.steps, self.start = schedule, steps, start
+
+    def __call__(self, step):
+        """Returns the rate of a step."""
+        done = keras.ops.minimum(keras.ops.cast(step, "float32") / self.steps, 1.0)
+        return self.schedule(step) * (self.start + (1 - self.start) * done)
+
+    def get_config(self):
+        """Returns what a schedule is made from."""
+        return {"schedule": self.schedule, "steps": self.steps, "start": self.start}
 
 
 class Saturation:

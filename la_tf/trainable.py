@@ -76,6 +76,10 @@ class Trainable(keras.Model):
         """Returns the rows that an epoch trains on, `[n]` in their order; None for every row once, shuffled."""
         return None
 
+    def failure(self):
+        """Returns what is known of how the loss came to be no number, as the end of a sentence."""
+        return ""
+
     def warning(self, metrics):
         """Returns what is wrong with a run that has come to these `metrics`, and what to do, in a line; else None."""
         return None

@@ -151,7 +151,9 @@ class TrainingLoop:
                 remedy += (
                     f" in a new --model_dir, from scratch or by --warm_start={self.config.model_dir} ({good.name})"
                 )
-            raise UserError(f"the loss is {loss} at step {self.step}, learning rate {rate:.2g}: {remedy}")
+            where = f"step {self.step}, learning rate {rate:.2g}{self.model.failure()}"
+            kept = f"; {good.name} is kept" if good else ""
+            raise UserError(f"the loss is {loss} at {where}: {remedy}{kept}")
         # Every skipped step halves the scale: one that lies below 1 was not what made the gradients overflow.
         scale = float(tf.convert_to_tensor(getattr(self.model.optimizer, "dynamic_scale", 1)))
         if scale < 1:

@@ -224,13 +224,24 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         return outputs
 
     def _moments(self, inputs, mask):
-        """Returns mean and variance `[C]`; synchronised, over the equal batches of all replicas."""
-        if not self.synchronized or mask is not None:
+        """Returns mean and variance `[C]` over the positions of `mask`; synchronised, over those of all replicas."""
+        if not self.synchronized and mask is None:
             return super()._moments(inputs, mask)
+        total = partial(tf.reduce_sum, axis=self._reduction_axes)
+        own = tf.ones_like(inputs[..., :1]) if mask is None else tf.cast(mask, inputs.dtype)[..., tf.newaxis]
+        count = self._of_all(total(own))
         # The deviations from the common mean: Keras' mean of squares less the squared mean loses what they share.
-        mean_of_all = partial(tf.distribute.get_replica_context().all_reduce, tf.distribute.ReduceOp.MEAN)
-        mean = mean_of_all(tf.reduce_mean(inputs, self._reduction_axes))
-        return mean, mean_of_all(tf.reduce_mean(tf.square(inputs - mean), self._reduction_axes))
+        mean = self._of_all(total(own * inputs)) / count
+        return mean, self._of_all(total(own * tf.square(inputs - mean))) / count
+
+    def _of_all(self, tensor):
+        if not self.synchronized:
+            return tensor
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tensor)
+
+    def compute_mask(self, inputs, previous_mask):
+        """Returns None: a mask says which positions this layer's statistics are of, and no other layer's."""
+        return None
 
     def _kernel_applies(self, inputs):
         is_plain = self.scale and self.center and not self.renorm and not self.synchronized

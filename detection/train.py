@@ -1,0 +1,49 @@
+"""Fine-tunes an exported backbone into Faster R-CNN: python -m detection.train --export=E --devkit=PATH --model_dir=M
+
+The model_dir is the run: the same command resumes it, or says that it is finished. Before the first step all
+annotations are validated.
+"""
+
+import sys
+
+from data import cli
+from detection import flags
+from la_tf import model_dir
+
+
+def main():
+    """Flags -> experiment -> run; returns the last metrics."""
+    config, expected = flags.config(), flags.expected()
+    with model_dir.locked(config.run.model_dir, remedy="wait for it, or choose another folder"):
+        cli.load_tensorflow(config.run.deterministic)
+        from detection.experiment import Experiment
+
+        experiment = Experiment(config, expected)
+        experiment.validate()
+        experiment.claim()
+        for warning in experiment.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        return train(experiment)
+
+
+def train(experiment):
+    """Trains to the last step; returns its metrics."""
+    from detection import loading
+    from la_tf.estimator import Estimator, train_and_evaluate
+    from la_tf.replicas import strategy_of
+
+    run = experiment.config.run
+    estimator = Estimator(experiment.model_fn, experiment.run_config(strategy_of(run.strategy, run.replicas)))
+    print(experiment.headline(), file=sys.stderr)
+    if not experiment.begun:
+        loaded = loading.compared(estimator.model, experiment.backbone, run.export)
+        print(loading.report(loaded, run.export), file=sys.stderr)
+    print(loading.stages(estimator.model), file=sys.stderr)
+    if estimator.step >= run.steps:
+        print(f"{run.model_dir} is finished (raise --steps to go on)", file=sys.stderr)
+    metrics, _ = train_and_evaluate(estimator, experiment.train_spec(), experiment.eval_specs())
+    return {**metrics, "model_dir": run.model_dir}
+
+
+if __name__ == "__main__":
+    cli.run(main, resumes=True)
