@@ -162,7 +162,7 @@ def _place(box, size, origin, blame):
         if not other_fits or blame == "file":
             return "outside", told, True
         if blame == "far corners":
-            return "origin", f"{told}, and others are at the other end: take 1 off all xmax and ymax and say --box_origin=0", True
+            return "origin", f"{told}, and others are at the other end: take 1 off all xmax, ymax; --box_origin=0", True
         return "origin", f"{told}, which --box_origin={origin} does not allow and --box_origin={1 - origin} does", True
     return "", "", False
 

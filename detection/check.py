@@ -33,8 +33,10 @@ def main():
     classes = read_classes(options.classes_file) if options.classes_file else VOC_CLASSES
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # pictures are decoded by the processor
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what is broken is told in other words
-    cli.load_tensorflow(deterministic=True)
+    if options.devkit.startswith("tfds:"):  # which imports it, but not as quietly
+        cli.load_tensorflow(deterministic=True)
     sets = [open_set(options.devkit, name, classes, options.box_origin, options.tfds_data_dir) for name in names]
+    cli.load_tensorflow(deterministic=True)
     result = {"devkit": options.devkit, "sets": {}, "stops": 0}
     for detection_set in sets:
         found = defects(detection_set, decode=True, workers=options.workers)

@@ -27,11 +27,12 @@ def write(folder: str, detections: Detections, names, classes, set_name: str):
 
     names: the image id of each row of the set, none of them twice. Raises UserError where the folder cannot be written.
     """
+    columns = _columns(detections)
     order = np.argsort(detections.labels, kind="stable")
     bounds = np.searchsorted(detections.labels[order], np.arange(1, len(classes) + 2))
     for label, name in enumerate(classes):
         rows = order[bounds[label] : bounds[label + 1]]
-        numbers = zip(*(column[rows].tolist() for column in _columns(detections)), strict=True)
+        numbers = zip(*(column[rows].tolist() for column in columns), strict=True)
         lines = (
             f"{names[image]} {score:.3f} {x1:.1f} {y1:.1f} {x2:.1f} {y2:.1f}\n"
             for image, score, x1, y1, x2, y2 in numbers

@@ -17,7 +17,6 @@ def proposals(scores, deltas, anchors, size, threshold=0.7, keep=2000, before_nm
     lowest = tf.constant(float("-inf"), scores.dtype)
     is_finite = tf.math.is_finite(scores) & tf.reduce_all(tf.math.is_finite(deltas), axis=-1)
     scores = tf.where(is_finite, scores, lowest)
-    deltas = tf.where(is_finite[:, None], deltas, 0)
     if before_nms is not None:
         scores, best = tf.math.top_k(scores, tf.minimum(before_nms, tf.size(scores)))
         deltas, anchors = tf.gather(deltas, best), tf.gather(anchors, best)

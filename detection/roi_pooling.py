@@ -38,7 +38,7 @@ def roi_align(features, boxes_xyxy, rows, sizes, side, stride, offset=0.0):
     point beyond the map takes the value at its edge; of a box that reaches more than one position further the rest is
     cut off, where torchvision counts zeros.
     """
-    x1, y1, x2, y2 = tf.unstack((boxes_xyxy + (0.0, 0.0, 1.0, 1.0) - offset) / stride - 0.5, axis=-1)
+    x1, y1, x2, y2 = tf.unstack((boxes_xyxy + tf.constant([0.0, 0, 1, 1]) - offset) / stride - 0.5, axis=-1)
     furthest = _ends(sizes, rows, x1.dtype) + 1
     near = tf.clip_by_value(tf.stack([y1, x1], axis=-1), -1, furthest)
     far = tf.clip_by_value(tf.stack([y2, x2], axis=-1), -1, furthest)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from models.layers import Sobel
+from models.layers import LeastSide, Sobel
 
 OUTSIDE = -1.0  # no pixel has it: pixels lie in [0, 1]
 
@@ -37,7 +37,7 @@ def for_padded_pictures(model: keras.Model, name: str) -> keras.Model:
     kept = []  # as long as their ids are in use
     cloned = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
     own = sizes[id(cloned.output)]
-    return keras.Model(cloned.inputs, (Within()(cloned.output, own), own), name=name)
+    return keras.Model(cloned.inputs[0], (Within()(cloned.output, own), own), name=name)
 
 
 def padded_side(side, stride):
@@ -46,6 +46,8 @@ def padded_side(side, stride):
 
 
 def _masked_call(layer, arguments, keywords, sizes):
+    if isinstance(layer, LeastSide):  # asks for what lies behind the map, fc6
+        return arguments[0]
     if isinstance(layer, keras.layers.BatchNormalization):
         return layer(*arguments, **{**keywords, "mask": OwnPositions()(*arguments, sizes)})
     if isinstance(layer, keras.layers.MaxPooling2D) and layer.padding == "same":

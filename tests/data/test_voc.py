@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from data.errors import FlagError, UserError
 from data.voc import MISSING, VOC_CLASSES, VocObject, open_set, read_classes
@@ -118,7 +118,9 @@ def test_the_size_is_that_of_the_upright_picture(tmp_path):
     mirrored[0x0112] = 2
     picture.save(pictures / "turned.jpg", exif=TURNED)
     picture.save(pictures / "mirrored.jpg", exif=mirrored)
-    picture.save(pictures / "png.jpg", "png", exif=TURNED)
+    words = PngImagePlugin.PngInfo()
+    words.add_text("comment", "Exif\0\0")
+    picture.save(pictures / "png.jpg", "png", exif=TURNED, pnginfo=words)
     picture.save(pictures / "late.jpg", exif=b"Exif\x00\x00" + TURNED.tobytes())
     data = (pictures / "turned.jpg").read_bytes()
     (pictures / "late.jpg").write_bytes(data[:2] + b"\xff\xfe\x07\xd2" + bytes(2000) + data[2:])  # behind a comment
@@ -345,131 +347,6 @@ def test_a_list_of_classes_that_is_none_is_refused(tmp_path, data, part):
 def test_a_list_of_classes_that_is_not_there_names_the_flag(tmp_path):
     with pytest.raises(UserError, match=f"--classes_file={tmp_path}/none: No such file"):
         read_classes(f"{tmp_path}/none")
-
-
-# As TensorFlow Datasets keeps them
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory, devkit_of_many):
-    """A TFDS folder in which voc/2007 and voc/2012 are prepared from a devkit, by TFDS' own code but the download."""
-    tfds = pytest.importorskip("tensorflow_datasets")
-    from tensorflow_datasets.object_detection import voc
-
-    with tfds.core.registered.skip_registration():
-
-        class Voc(voc.Voc):
-            __module__ = "la_prepared_voc"  # TFDS looks a dotted one up as a package's file
-
-            def _split_generators(self, dl_manager):
-                lists = {"train": "train", "validation": "val", "test": "test"}
-                return {
-                    split: self._generate_examples(str(devkit_of_many.parent), name) for split, name in lists.items()
-                }
-
-    folder = tmp_path_factory.mktemp("tfds")
-    for year in ("2007", "2012"):
-        Voc(config=year, data_dir=folder).download_and_prepare()
-    return folder
-
-
-@pytest.fixture(scope="module")
-def devkit_of_many(tmp_path_factory):
-    """A devkit with the lists that TFDS reads; pictures of odd sizes, so that nothing divides without a rest."""
-    sizes, sets = {}, {}
-    numbers = np.random.default_rng(3)
-    for year in ("2007", "2012"):
-        for seed, name in enumerate(("train", "val", "test")):
-            size = tuple(int(side) for side in numbers.integers(300, 500, 2))
-            made = some_pictures(4, seed, ("cat", "dog", "person"), size)
-            made = {f"{year}{seed}{each}": objects for each, objects in made.items()}
-            made[f"{year}{seed}"] = [("sofa", (1, 1, size[1], size[0]), True)]
-            if (year, name) == ("2012", "test"):
-                made = dict.fromkeys(made, [])  # its boxes are nobody's
-            sets[f"{year}_{name}"] = dict(sorted(made.items()))
-            sizes |= dict.fromkeys(made, size)
-    return write_devkit(tmp_path_factory.mktemp("many") / "VOCdevkit", sets, sizes)
-
-
-def of_tfds(prepared, name, **options):
-    return opened("tfds:voc", name, tfds_data_dir=str(prepared), **options)
-
-
-@pytest.mark.parametrize("name", ["2007_test", "2007_train", "2012_val", "2012_val+2007_test+2007_val"])
-def test_a_set_of_tfds_is_that_of_the_devkit(prepared, devkit_of_many, name):
-    files, records = opened(devkit_of_many, name), of_tfds(prepared, name)
-    assert names(records) == names(files) and records.fingerprint == files.fingerprint
-    for row in range(files.size):
-        assert records.read(row) == files.read(row)
-        for ours, theirs in zip(records.boxes(row), files.boxes(row), strict=True):
-            np.testing.assert_array_equal(ours, theirs)
-        assert records.pictures[row].size == files.pictures[row].size
-
-
-def test_trainval_is_train_and_validation(prepared):
-    both = of_tfds(prepared, "2007_trainval")
-    assert names(both) == sorted(names(of_tfds(prepared, "2007_train")) + names(of_tfds(prepared, "2007_val")))
-
-
-def test_the_input_pipeline_reads_the_same_records(prepared):
-    import tensorflow as tf
-
-    from data.reading import reader
-
-    found = of_tfds(prepared, "2012_trainval+2007_test")
-    locate, read = reader(found)
-    handles = locate(tf.range(found.size))
-    assert [read(handle).numpy() for handle in handles] == [found.read(row) for row in range(found.size)]
-
-
-def test_the_test_set_of_2012_has_no_annotations(prepared):
-    found = of_tfds(prepared, "2012_test")
-    assert {picture.annotation_problem for picture in found.pictures} == {MISSING}
-    assert {picture.image_problem for picture in found.pictures} == {""}
-
-
-def test_a_damaged_record_is_remembered(prepared, tmp_path):
-    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".la_tf-*"))
-    whole = of_tfds(prepared, "2007_train")
-    (path,) = tmp_path.glob("voc/2007/*/voc-train.tfrecord*")
-    last = max(range(whole.size), key=lambda row: whole.source.position[row])
-    path.write_bytes(path.read_bytes()[: whole.source.position[last] + 20])
-    found = of_tfds(tmp_path, "2007_train")
-    (damaged,) = (picture for picture in found.pictures if picture.annotation_problem)
-    assert "was cut short" in damaged.annotation_problem and damaged.size is None
-    assert damaged.image == f"{path}#{whole.source.record[last]}"
-    assert {*names(found)} - {damaged.name} == {*names(whole)} - {whole.pictures[last].name}
-
-
-@pytest.mark.parametrize(
-    ("field", "message"),
-    [("objects/label", "1 flags"), ("image/filename", "there is no image"), ("image", "there is no image")],
-)
-def test_a_record_of_something_else_is_remembered(prepared, tmp_path, field, message):
-    import tensorflow as tf
-
-    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".la_tf-*"))
-    (path,) = tmp_path.glob("voc/2007/*/voc-train.tfrecord*")
-    records = [tf.train.Example.FromString(each.numpy()) for each in tf.data.TFRecordDataset(str(path))]
-    (chosen,) = (each for each in records if len(each.features.feature["objects/is_difficult"].int64_list.value) == 1)
-    chosen.features.feature[field].Clear()
-    if field == "image":
-        chosen.features.feature[field].bytes_list.value.append(b"")
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for each in records:
-            writer.write(each.SerializeToString())
-    problems = {picture.annotation_problem for picture in of_tfds(tmp_path, "2007_train").pictures} - {""}
-    assert len(problems) == 1 and (message in str(problems) or "is empty" in str(problems))
-
-
-def test_a_set_that_is_not_prepared_says_how_to(tmp_path, prepared):
-    message = error_of("tfds:voc", "2007_train", tfds_data_dir=str(tmp_path))
-    assert f"voc/2007 is not prepared in {tmp_path} (--tfds_data_dir)" in message
-    assert f"tfds.builder('voc/2007', data_dir='{tmp_path}').download_and_prepare()" in message
-    assert "TFDS knows no voc/2010" in error_of("tfds:voc", "2010_train", tfds_data_dir=str(tmp_path))
-    for devkit, name in (("tfds:coco", "2007_train"), ("tfds:voc", "train"), ("tfds:voc", "2007_validation")):
-        error_of(devkit, name, FlagError, tfds_data_dir=str(tmp_path))
-    assert "named twice" in error_of("tfds:voc", "2007_train+2007_trainval", tfds_data_dir=str(prepared))
 
 
 # The real ones

@@ -113,3 +113,10 @@ def random_boxes(rng, count, size, least=1):
         corners.append((near, rng.integers(near + least - 1, side)))
     (x1, x2), (y1, y2) = corners
     return np.stack([x1, y1, x2, y2], axis=1).astype(np.float64)
+
+
+def padded(boxes, more=2):
+    """True boxes and classes 1, 2, ... with `more` boxes of padding after them, float32 and int32."""
+    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+    classes = np.concatenate([1 + np.arange(len(boxes)), np.zeros(more)]).astype(np.int32)
+    return np.concatenate([boxes, np.zeros((more, 4), np.float32)]), classes
