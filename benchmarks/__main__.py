@@ -3,7 +3,17 @@
 import subprocess
 import sys
 
-MODULES = ("train_step", "neighbors", "clustering", "scaling", "precision", "input_pipeline", "knn", "readout")
+MODULES = (
+    "train_step",
+    "neighbors",
+    "clustering",
+    "scaling",
+    "precision",
+    "input_pipeline",
+    "knn",
+    "readout",
+    "detection",
+)
 
 if __name__ == "__main__":
     commands = ([sys.executable, "-m", f"benchmarks.{name}", *sys.argv[1:]] for name in MODULES)

@@ -18,6 +18,16 @@ def iou(a, b):
     return tf.math.divide_no_nan(common, areas(a)[:, None] + areas(b)[None, :] - common)
 
 
+def edges(boxes):
+    """Returns where boxes `[..., 4]` begin and end: what inclusive corners hold, as (x1, y1, x2 + 1, y2 + 1)."""
+    return boxes + tf.constant([0.0, 0.0, 1.0, 1.0], boxes.dtype)
+
+
+def within_edges(edges):
+    """Returns the boxes `[..., 4]` with inclusive corners that begin and end at `edges`."""
+    return edges - tf.constant([0.0, 0.0, 1.0, 1.0], edges.dtype)
+
+
 def areas(boxes):
     """Returns the areas `[...]` of boxes `[..., 4]` in px; 0 where a corner is on the wrong side."""
     return tf.reduce_prod(tf.maximum(boxes[..., 2:] - boxes[..., :2] + 1, 0), axis=-1)

@@ -114,9 +114,9 @@ class FasterRCNN(Trainable):
         return self.trunk(images, training=training)
 
     def anchor_outputs(self, features, training=False):
-        """Returns what the RPN says of every anchor: logits `[B, h, w, A, 2]` (nothing, object), deltas `[B, h, w, A, 4]`.
+        """Returns what the RPN says of all anchors: logits `[B, h, w, A, 2]` (nothing, object), deltas `[B, h, w, A, 4]`.
 
-        Its channels hold all the logits for nothing, then all those for an object.
+        Its channels hold the logits for nothing, then those for an object.
         """
         logits, deltas = self.rpn(features, training=training)
         shape, count = tf.shape(features)[:3], len(self.anchors)
@@ -236,7 +236,7 @@ class FasterRCNN(Trainable):
 
     @property
     def metrics(self):
-        """The loss and its four parts, the share of true boxes that are proposed (IoU 0.5), foreground RoIs a picture."""
+        """The loss and its four parts, the share of true boxes that are proposed (IoU 0.5), foreground RoIs."""
         return [*super().metrics, *self.means.values(), self.recall, self.foreground]
 
     def failure(self):
@@ -262,9 +262,10 @@ class FasterRCNN(Trainable):
         inputs = logits, deltas, map_sizes, batch["size"]
         regions, counts = tf.map_fn(of_one, inputs, fn_output_signature=signature)
         logits, deltas = self.region_outputs(features, map_sizes, regions)
-        return self._best(regions, counts, logits, deltas, batch["size"], batch["scale"])
+        return self.best(regions, counts, logits, deltas, batch["size"], batch["scale"])
 
-    def _best(self, regions, counts, logits, deltas, sizes, scales):
+    def best(self, regions, counts, logits, deltas, sizes, scales):
+        """Returns the `Found` among the first `counts` `[B]` of regions `[B, R, 4]`, given what the head says of them."""
         options = self.options
         regions = original(regions, scales)
         decoded = boxes.decode(deltas[:, :, 1:] * self.roi_rules.stds, regions[:, :, tf.newaxis])
@@ -276,18 +277,18 @@ class FasterRCNN(Trainable):
         scores = tf.where(proposed & tf.math.is_finite(scores), scores, -1.0)
         with tf.device("CPU:0"):
             kept = tf.image.combined_non_max_suppression(
-                decoded + [0.0, 0.0, 1.0, 1.0],  # so that its areas are those of inclusive corners
+                boxes.edges(decoded),
                 scores, options.detections, options.detections, options.nms_iou, options.score_threshold,
                 clip_boxes=False,
             )  # fmt: skip
-        corners = kept.nmsed_boxes - [0.0, 0.0, 1.0, 1.0]
+        corners = boxes.within_edges(kept.nmsed_boxes)
         return Found(corners, kept.nmsed_scores, tf.cast(kept.nmsed_classes, tf.int32) + 1, kept.valid_detections)
 
 
 def original(boxes_xyxy, scales):
     """Returns boxes `[B, n, 4]` of scaled pictures in px of the original ones; scales `[B, 2]` are (y, x)."""
-    scales = tf.reverse(scales, [-1])[:, tf.newaxis]
-    return tf.concat([boxes_xyxy[..., :2] / scales, (boxes_xyxy[..., 2:] + 1) / scales - 1], axis=-1)
+    scales = tf.tile(tf.reverse(scales, [-1])[:, tf.newaxis], [1, 1, 2])
+    return boxes.within_edges(boxes.edges(boxes_xyxy) / scales)
 
 
 def _own(tensor, map_size):

@@ -4,8 +4,8 @@ A training batch is `{"image" [B, H, W, 3] in [0, 1] and -1 beyond a picture's e
 scaled picture, px, "scale" [B, 2] scaled / original, "index" [B] rows of the set, "boxes_xyxy" [B, G, 4] px of the
 scaled picture, "labels" [B, G]}`, with label 0 where a picture has fewer boxes. In evaluation the last two are missing.
 
-With mirrored copies the set counts twice, as tf-faster-rcnn has it: entry e of 0..2n-1 is picture e mod n, mirrored from
-n on. A batch is a function of (seed, step).
+With mirrored copies the set counts twice, as tf-faster-rcnn has it: entry e of 0..2n-1 is picture e mod n, mirrored
+from n on. A batch is a function of (seed, step).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import tensorflow as tf
 from data import decoding, draws
 from data.errors import FlagError, UserError
 from data.reading import reader
+from detection import boxes
 from detection.config import SMALLEST_SIDE, DataOptions
 from models.padding import OUTSIDE, padded_side
 
@@ -31,7 +32,7 @@ class TrainingPictures:
         self.rows = np.array([row for row, (_, labels) in enumerate(found) if len(labels)], np.int64)
         if not len(self.rows):
             raise UserError(f"{pictures.name}: no picture has an object to learn; all are empty or difficult")
-        self.boxes = np.concatenate([boxes for boxes, _ in found])
+        self.boxes = np.concatenate([corners for corners, _ in found])
         self.labels = np.concatenate([labels for _, labels in found])
         self.ends = np.cumsum([len(labels) for _, labels in found])
         self.entries = len(self.rows) * (2 if options.flip else 1)
@@ -87,7 +88,7 @@ class TrainingPictures:
     def _example(self):
         locate, read = reader(self.set)
         rows, ends = tf.constant(self.rows), tf.constant(np.concatenate([[0], self.ends]))
-        boxes, labels = tf.constant(self.boxes), tf.constant(self.labels)
+        all_boxes, labels = tf.constant(self.boxes), tf.constant(self.labels)
         sides = tf.constant(self.options.short_side, tf.float32)
 
         def example(epoch, entry):
@@ -97,7 +98,13 @@ class TrainingPictures:
             side = tf.gather(sides, tf.cast(draw * len(self.options.short_side), tf.int32))
             begin, end = ends[row], ends[row + 1]
             return scaled(
-                picture, row, side, self.options.long_side, entry >= len(self.rows), boxes[begin:end], labels[begin:end]
+                picture,
+                row,
+                side,
+                self.options.long_side,
+                entry >= len(self.rows),
+                all_boxes[begin:end],
+                labels[begin:end],
             )
 
         return example
@@ -146,7 +153,7 @@ def scaled(picture, row, short_side, long_side, mirrored=False, boxes_xyxy=None,
         turned = tf.stack([own[1] - 1 - x2, y1, own[1] - 1 - x1, y2], axis=1)
         boxes_xyxy = tf.where(mirrored, turned, boxes_xyxy)
     by = tf.tile(scale[::-1], [2])  # x, y, x, y
-    boxes_xyxy = (boxes_xyxy + [0.0, 0.0, 1.0, 1.0]) * by - [0.0, 0.0, 1.0, 1.0]
+    boxes_xyxy = boxes.within_edges(boxes.edges(boxes_xyxy) * by)
     return {"image": image, **found, "boxes_xyxy": boxes_xyxy, "labels": labels}
 
 
@@ -165,9 +172,9 @@ def _padded(examples, batch_size, drop_remainder=True):
 
 
 def _learned_boxes(pictures, row, with_difficult):
-    boxes, labels, difficult = pictures.boxes(row)
+    corners, labels, difficult = pictures.boxes(row)
     learned = np.ones_like(difficult) if with_difficult else ~difficult
-    return boxes[learned], labels[learned]
+    return corners[learned], labels[learned]
 
 
 def _named(pictures, rows, error):

@@ -36,7 +36,5 @@ def suppressed(boxes_xyxy, scores, threshold, keep):
 
     A box does so to those whose IoU with it is above `threshold`; a score `[N]` of -inf takes no part.
     """
-    # TensorFlow takes the corners for points; one px on, they bound what inclusive ones do.
-    reaching = boxes_xyxy + tf.constant([0.0, 0.0, 1.0, 1.0], boxes_xyxy.dtype)
     with tf.device("CPU:0"):  # one box after the other: a GPU only waits
-        return tf.image.non_max_suppression(reaching, scores, keep, threshold)
+        return tf.image.non_max_suppression(boxes.edges(boxes_xyxy), scores, keep, threshold)

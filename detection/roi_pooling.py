@@ -7,6 +7,8 @@ coordinates are exact. No gradient flows to the boxes.
 
 import tensorflow as tf
 
+from detection.boxes import edges
+
 ROUNDING = 1e-4  # positions: a point on a map's edge is not outside for the rounding of its coordinates
 POWERS = [2**exponent for exponent in range(16)]
 
@@ -38,7 +40,7 @@ def roi_align(features, boxes_xyxy, rows, sizes, side, stride, offset=0.0):
     point beyond the map takes the value at its edge; of a box that reaches more than one position further the rest is
     cut off, where torchvision counts zeros.
     """
-    x1, y1, x2, y2 = tf.unstack((boxes_xyxy + tf.constant([0.0, 0, 1, 1]) - offset) / stride - 0.5, axis=-1)
+    x1, y1, x2, y2 = tf.unstack((edges(boxes_xyxy) - offset) / stride - 0.5, axis=-1)
     furthest = _ends(sizes, rows, x1.dtype) + 1
     near = tf.clip_by_value(tf.stack([y1, x1], axis=-1), -1, furthest)
     far = tf.clip_by_value(tf.stack([y2, x2], axis=-1), -1, furthest)

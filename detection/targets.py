@@ -75,9 +75,8 @@ def anchor_targets(anchors, size, boxes, classes, seed, rules):
     most_positive = int(rules.positive_fraction * rules.batch)
     objects, is_object = shuffled(positive, most_positive, seeds[0])
     others, is_other = shuffled(negative, rules.batch, seeds[1])
-    is_other &= tf.range(rules.batch) < rules.batch - tf.reduce_sum(tf.cast(is_object, tf.int32))
     rows, sampled = tf.concat([objects, others], 0), tf.concat([is_object, is_other], 0)
-    order = tf.math.top_k(tf.cast(sampled, tf.int32), rules.batch)[1]  # of equals the first
+    order = tf.math.top_k(tf.cast(sampled, tf.int32), rules.batch)[1]  # of equals the first: positive ones
     rows, sampled = tf.gather(rows, order), tf.gather(sampled, order)
     is_object = sampled & (order < most_positive)
     deltas = encode(tf.gather(boxes, tf.gather(nearest, rows)), tf.gather(anchors, rows))

@@ -77,7 +77,7 @@ def test_what_is_said_stays():
     ],
 )
 def test_bad_values_are_named(kind, values, flag):
-    with pytest.raises(FlagError, match=f"^--{flag}"):
+    with pytest.raises(FlagError, match=rf"^--{flag}"):
         kind(**values)
 
 
@@ -95,14 +95,14 @@ def test_bad_values_are_named(kind, values, flag):
     ],
 )
 def test_what_a_backbone_cannot_do_is_named(backbone, options, flag):
-    with pytest.raises(FlagError, match=f"^--{flag}"):
+    with pytest.raises(FlagError, match=rf"^--{flag}"):
         DetectorOptions(**options).resolved(backbone, RESNET if backbone.startswith("resnet") else PLAIN)
 
 
 def test_combinations_that_make_no_sense_are_named():
-    with pytest.raises(FlagError, match="^--batch_norm=synchronised"):
+    with pytest.raises(FlagError, match=r"^--batch_norm=synchronised"):
         config(detector=DetectorOptions(batch_norm="synchronised"))
-    with pytest.raises(FlagError, match="^--precise_batches"):
+    with pytest.raises(FlagError, match=r"^--precise_batches"):
         config(run=RunOptions(model_dir="m", precise_batches=5))
 
 

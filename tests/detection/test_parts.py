@@ -46,7 +46,7 @@ def test_at_stride_1_every_position_of_the_head_is_kept(name, architecture):
     keys = [weight.path for weight in backbone.model.weights]
     pooled = np.random.default_rng(0).random((3, 7, 7, backbone.channels["conv4"]), np.float32)
     parts = parts_of(backbone, roi_side=7)
-    last = [layer for layer in parts.head.layers if layer.name == "conv5_unit1_projection"][0]
+    last = parts.head.get_layer("conv5_unit1_projection")
     projected = keras.Model(parts.head.inputs[0], last.output)(pooled)
     assert projected.shape[1:3] == (7, 7)
     kernel = backbone.model.get_layer(last.name).kernel
