@@ -114,9 +114,9 @@ class FasterRCNN(Trainable):
         return self.trunk(images, training=training)
 
     def anchor_outputs(self, features, training=False):
-        """Returns what the RPN says of all anchors: logits `[B, h, w, A, 2]` (nothing, object), deltas `[B, h, w, A, 4]`.
+        """Returns what the RPN says of all anchors: logits `[B, h, w, A, 2]` and deltas `[B, h, w, A, 4]`.
 
-        Its channels hold the logits for nothing, then those for an object.
+        The logits are of nothing and of an object; its channels hold all of the first, then all of the second.
         """
         logits, deltas = self.rpn(features, training=training)
         shape, count = tf.shape(features)[:3], len(self.anchors)
@@ -265,7 +265,7 @@ class FasterRCNN(Trainable):
         return self.best(regions, counts, logits, deltas, batch["size"], batch["scale"])
 
     def best(self, regions, counts, logits, deltas, sizes, scales):
-        """Returns the `Found` among the first `counts` `[B]` of regions `[B, R, 4]`, given what the head says of them."""
+        """Returns the `Found` among the first `counts` `[B]` of regions `[B, R, 4]`, by what the head says of them."""
         options = self.options
         regions = original(regions, scales)
         decoded = boxes.decode(deltas[:, :, 1:] * self.roi_rules.stds, regions[:, :, tf.newaxis])

@@ -17,23 +17,24 @@ def main():
     with model_dir.locked(config.run.model_dir, remedy="wait for it, or choose another folder"):
         cli.load_tensorflow(config.run.deterministic)
         from detection.experiment import Experiment
+        from la_tf.replicas import strategy_of
 
+        strategy = strategy_of(config.run.strategy, config.run.replicas)  # before TensorFlow has seen any device
         experiment = Experiment(config, expected)
         experiment.validate()
         experiment.claim()
         for warning in experiment.warnings:
             print(f"warning: {warning}", file=sys.stderr)
-        return train(experiment)
+        return train(experiment, strategy)
 
 
-def train(experiment):
-    """Trains to the last step; returns its metrics."""
+def train(experiment, strategy):
+    """Trains to the last step, on the devices of a tf.distribute `strategy`; returns its metrics."""
     from detection import loading
     from la_tf.estimator import Estimator, train_and_evaluate
-    from la_tf.replicas import strategy_of
 
     run = experiment.config.run
-    estimator = Estimator(experiment.model_fn, experiment.run_config(strategy_of(run.strategy, run.replicas)))
+    estimator = Estimator(experiment.model_fn, experiment.run_config(strategy))
     print(experiment.headline(), file=sys.stderr)
     if not experiment.begun:
         loaded = loading.compared(estimator.model, experiment.backbone, run.export)

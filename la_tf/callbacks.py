@@ -103,5 +103,6 @@ class Progress(keras.callbacks.Callback):
         shown = [f"{self.called} {logs['epoch'] + 1:>{len(str(self.epochs))}}/{self.epochs}", f"step {logs['step']}"]
         shown += [logs["phase"]] if "phase" in logs else []
         shown += [f"{name} {logs[name]:.4f}" for name in self.shown if name in logs]
-        shown += [f"{logs['images_per_s']:.0f} images/s", f"{tqdm.format_interval(left)} left"]
+        rate = logs["images_per_s"]
+        shown += [f"{rate:.{0 if rate >= 10 else 2}f} images/s", f"{tqdm.format_interval(left)} left"]
         self.bar.write("  ".join(shown), file=sys.stderr)
