@@ -22,13 +22,13 @@ def by_step(schedule, learning_rate, total_steps, drop_steps=(), factor=0.1, war
         )
     if schedule == "cosine":
         return keras.optimizers.schedules.CosineDecay(learning_rate, max(total_steps, 1))
-    if schedule == "steps":
+    if schedule == "steps" and drop_steps:
         values = [learning_rate * factor**drops for drops in range(len(drop_steps) + 1)]
         # Keras still gives the old value at a boundary itself; `drop_steps` are the first steps at the new one.
         boundaries = [step - 1 for step in drop_steps]
         falling = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)
         return Rising(falling, warmup_steps) if warmup_steps else falling
-    return learning_rate
+    return Rising(lambda step: learning_rate, warmup_steps) if schedule == "steps" and warmup_steps else learning_rate
 
 
 class Rising(keras.optimizers.schedules.LearningRateSchedule):

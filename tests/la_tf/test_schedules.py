@@ -127,3 +127,17 @@ def test_steps_drop_before_the_named_step_not_after_it():
     rate = by_step("steps", 1.0, 100, drop_steps=(10, 20))
     wanted = {0: 1.0, 9: 1.0, 10: 0.1, 19: 0.1, 20: 0.01, 99: 0.01}
     assert {step: float(rate(step)) for step in wanted} == pytest.approx(wanted)
+
+
+def test_steps_can_rise_first():
+    """From a thousandth of the rate in a straight line, over 100 steps; then steps drop it as ever."""
+    rate = by_step("steps", 0.02, 400, drop_steps=[200, 300], warmup_steps=100)
+    wanted = {0: 0.00002, 50: 0.02 * 0.5005, 100: 0.02, 199: 0.02, 200: 0.002, 300: 0.0002}
+    for step, value in wanted.items():
+        assert float(rate(step)) == pytest.approx(value, rel=1e-5), step
+
+
+def test_steps_without_drops_are_constant_after_the_rise():
+    assert by_step("steps", 0.02, 400) == 0.02
+    rate = by_step("steps", 0.02, 400, warmup_steps=10)
+    assert [float(rate(step)) for step in (0, 10, 399)] == pytest.approx([0.00002, 0.02, 0.02])
