@@ -35,7 +35,13 @@ def table(scores: dict, coco: dict, pictures) -> str:
     ]
     rows.append(("mean", *counts.sum(axis=0), *(_percent(scores["mean"][column]) for column in columns)))
     shown = "  ".join(f"{word} {_percent(coco[name])}" for word, name in COCO_SHOWN.items())
-    text = tabulate(rows, (pictures.name, *COLUMNS), tablefmt="simple", stralign="right", disable_numparse=True)
+    text = tabulate(
+        rows,
+        (pictures.name, *COLUMNS),
+        tablefmt="simple",
+        colalign=("left", *("right",) * len(COLUMNS)),
+        disable_numparse=True,
+    )
     return f"{text}\nby pycocotools, difficult objects ignored: {shown}"
 
 
