@@ -166,6 +166,8 @@ def unknown_class(name: str, classes: tuple[str, ...]) -> str:
     alike = next((known for known in classes if known.lower() == name.lower()), None)
     if alike:
         return f"the class {shown(name)} is not known, only {alike}; write both alike"
+    if classes != VOC_CLASSES:
+        return f"the class {shown(name)} is none of the {len(classes)} of --classes_file; add it there"
     return f"the class {shown(name)} is not known; --classes_file=FILE names other classes than those of VOC"
 
 

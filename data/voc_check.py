@@ -111,9 +111,9 @@ def _of_picture(picture, problem) -> Iterator[Defect]:
         kind = "no annotation" if picture.annotation_problem == MISSING else "damaged annotation"
         yield Defect(picture.annotation, "", kind, picture.annotation_problem, True)
     elif not picture.objects:
-        yield Defect(picture.annotation, "", "no objects", "is left out of training", False)
+        yield Defect(picture.annotation, "", "no objects", "nothing can be learned from it", False)
     elif all(each.difficult for each in picture.objects):
-        yield Defect(picture.annotation, "", "all difficult", "is left out of training", False)
+        yield Defect(picture.annotation, "", "all difficult", "nothing can be learned from it", False)
     if picture.size and picture.declared not in (None, picture.size):
         (height, width), (told, broad) = picture.size, picture.declared
         detail = f"the annotation says {broad} x {told}, the picture is {width} x {height} px"

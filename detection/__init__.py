@@ -1,1 +1,1 @@
-"""Faster R-CNN on an exported backbone: not written yet (WORKSPACE.md says what is)."""
+"""Faster R-CNN on an exported backbone."""

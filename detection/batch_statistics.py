@@ -5,13 +5,14 @@ Running averages lag behind the weights, and with few pictures in a batch they a
 """
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 
 def measure(model, batches):
     """Gives every batch norm of a detector that learns the mean and the variance of its inputs over all `batches`.
 
-    The variance is that of all batches together: the mean of their variances and the variance of their means.
+    The variance is that of all batches together: the mean of their variances plus the variance of their means.
     """
     norms = [
         layer
@@ -19,7 +20,7 @@ def measure(model, batches):
         if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
     ]
     momenta = [layer.momentum for layer in norms]
-    sums, count = None, 0
+    found = []
     # With momentum 0 the moving statistics are the last batch's.
     for layer in norms:
         layer.momentum = 0.0
@@ -27,17 +28,11 @@ def measure(model, batches):
         forward = tf.function(lambda batch: model.losses(batch)[0], reduce_retracing=True)
         for batch in batches:
             forward(batch)
-            found = [_moments(layer) for layer in norms]
-            sums = found if sums is None else tf.nest.map_structure(tf.add, sums, found)
-            count += 1
+            found.append([(layer.moving_mean.numpy(), layer.moving_variance.numpy()) for layer in norms])
     finally:
         for layer, momentum in zip(norms, momenta, strict=True):
             layer.momentum = momentum
-    for layer, (mean, square) in zip(norms, sums or [], strict=True):
-        layer.moving_mean.assign(mean / count)
-        layer.moving_variance.assign(square / count - (mean / count) ** 2)
-
-
-def _moments(layer):
-    mean, variance = (tf.convert_to_tensor(moving) for moving in (layer.moving_mean, layer.moving_variance))
-    return mean, variance + mean**2
+    for layer, moments in zip(norms, zip(*found, strict=True), strict=True):
+        means, variances = (np.array(each, np.float64) for each in zip(*moments, strict=True))
+        layer.moving_mean.assign(means.mean(axis=0))
+        layer.moving_variance.assign(variances.mean(axis=0) + means.var(axis=0))

@@ -4,18 +4,16 @@ Field names are flag names, so an error names the flag to change. Defaults are t
 train (its configuration files and its shell script together) but where the comment says otherwise.
 """
 
-import re
 from dataclasses import asdict, dataclass, fields
 
 from data.errors import FlagError
+from detection.voc_ap import METRICS
 
 BATCH_NORMS = ("frozen", "local", "synchronised")
 ROI_POOLINGS = ("roi_align", "legacy_crop")
 STRATEGIES = ("one", "mirrored")
-METRICS = ("voc07", "area")
 SIDE_AT_STRIDE_1, SIDE_AT_STRIDE_2 = 7, 14  # of the regions that conv5 of a ResNet sees, and its stride there
 SMALLEST_SIDE = 67  # px: what leaves AlexNet a position of its map
-_SET = re.compile(r"(\d{4}_)?\w+(\+(\d{4}_)?\w+)*")
 
 # Where and how long a run goes on; these may change between two starts of the same run.
 CIRCUMSTANCES = {
@@ -45,26 +43,23 @@ class DataOptions:
     def __post_init__(self):
         if not self.devkit:
             raise FlagError("--devkit: say where the pictures are: the folder that holds VOC2007, or tfds:voc")
-        for flag in ("train_set", "val_set"):
-            name = getattr(self, flag)
-            if name and not _SET.fullmatch(name):
-                raise FlagError(f"--{flag}={name}: give a set such as 2007_trainval, or several joined by +")
         if self.box_origin not in (0, 1):
             raise FlagError(f"--box_origin={self.box_origin}: is 1 (VOC counts pixels from 1) or 0")
-        for side in (*self.short_side, self.test_side):
-            if not SMALLEST_SIDE <= side <= self.long_side:
-                raise FlagError(
-                    f"--short_side={side}: must lie between {SMALLEST_SIDE} px and --long_side={self.long_side}"
-                )
         if not self.short_side:
             raise FlagError("--short_side: give at least one size, px")
+        sides = [("short_side", side) for side in self.short_side]
+        for flag, side in [*sides, ("test_short_side", self.test_side)]:
+            if not SMALLEST_SIDE <= side <= self.long_side:
+                raise FlagError(
+                    f"--{flag}={side}: must lie between {SMALLEST_SIDE} px and --long_side={self.long_side}"
+                )
         at_least("batch_size", self.batch_size, 1)
         at_least("workers", self.workers, 0)
 
     @property
     def test_side(self):
         """The short side of a picture that is evaluated, px."""
-        return self.test_short_side or self.short_side[-1]
+        return _or(self.test_short_side, self.short_side[-1])
 
 
 @dataclass(frozen=True)
@@ -108,6 +103,8 @@ class DetectorOptions:
                 raise FlagError(f"--{flag}={_listed(values)}: give positive numbers such as 8,16,32")
         for flag in ("rpn_channels", "rpn_batch", "train_proposals", "test_proposals", "rois", "detections"):
             at_least(flag, getattr(self, flag), 1)
+        if self.proposals_before_nms is not None:
+            at_least("proposals_before_nms", self.proposals_before_nms, 1)
         for flag in ("rpn_beta", "roi_beta", "score_threshold"):
             at_least(flag, getattr(self, flag), 0)
         for flag in (
@@ -186,7 +183,7 @@ class RunOptions:
     seed: int = 3
     steps: int = 70_000
     eval_steps: int = 5000
-    checkpoint_steps: int = 0
+    checkpoint_steps: int = 1000
     keep: int = 3
     log_steps: int = 20
     metric: str = "voc07"
@@ -203,6 +200,8 @@ class RunOptions:
             at_least(flag, getattr(self, flag), 1)
         for flag in ("checkpoint_steps", "drawn_pictures", "precise_batches", "seed"):
             at_least(flag, getattr(self, flag), 0)
+        if self.seed >= 2**31:
+            raise FlagError(f"--seed={self.seed}: must be below 2^31")
         one_of("metric", self.metric, METRICS)
         one_of("strategy", self.strategy, STRATEGIES)
         if self.replicas is not None:
@@ -221,10 +220,13 @@ class DetectionConfig:
     run: RunOptions
 
     def __post_init__(self):
-        if self.detector.batch_norm == "synchronised" and self.run.strategy == "one":
-            raise FlagError("--batch_norm=synchronised: goes with several replicas; set --strategy=mirrored, or local")
         if self.run.precise_batches and self.detector.batch_norm == "frozen" and not self.detector.extra_norm:
             raise FlagError(f"--precise_batches={self.run.precise_batches}: frozen batch norms keep their statistics")
+
+    def check_training(self):
+        """Raises FlagError for what can be evaluated but not be trained."""
+        if self.detector.batch_norm == "synchronised" and self.run.strategy == "one":
+            raise FlagError("--batch_norm=synchronised: goes with several replicas; set --strategy=mirrored, or local")
 
     def flat(self):
         """Returns all values by flag name, JSON-able."""

@@ -24,14 +24,24 @@ flags.DEFINE_integer("step", None, "Checkpoint of the run. Default: the newest."
 flags.DEFINE_string("sheet", None, "PNG to draw some of the pictures in, with true and found boxes.")
 flags.DEFINE_integer("sheet_pictures", 12, "How many.")
 
+# What a run can be evaluated with other than it was trained; all else belongs to the run.
+OF_PICTURES = ("devkit", "classes_file", "tfds_data_dir", "box_origin", "workers")
+OF_EVALUATION = (
+    "test_short_side",
+    "long_side",
+    "test_proposals",
+    "proposal_iou",
+    "score_threshold",
+    "nms_iou",
+    "detections",
+)
+SHEETS = (".png", ".pdf", ".svg", ".jpg")
+
 
 def main():
     """Flags -> detections -> scores; returns these, and prints them as tables."""
     name, results = flags.FLAGS["test_set"].value, flags.FLAGS["results"].value
-    if flags.FLAGS["sheet_pictures"].value < 1:
-        raise FlagError(f"--sheet_pictures={flags.FLAGS['sheet_pictures'].value}: must be at least 1")
-    if (results is None) == (detection_flags.model_dir() is None):
-        raise FlagError("--model_dir, --results: give one of them, the run to score or the folder of result files")
+    check_flags(results)
     found = of_files(name, results) if results else of_run(name, detection_flags.model_dir())
     pictures, detections, facts = found
     from detection.coco_ap import coco_numbers
@@ -52,12 +62,29 @@ def main():
     return result
 
 
+def check_flags(results):
+    """Raises FlagError for what does not go together, what has no effect here, and a sheet that cannot be written."""
+    sheet, count = flags.FLAGS["sheet"].value, flags.FLAGS["sheet_pictures"].value
+    if (results is None) == (detection_flags.model_dir() is None):
+        raise FlagError("--model_dir, --results: give one of them, the run to score or the folder of result files")
+    read = OF_PICTURES if results else (*OF_PICTURES, *OF_EVALUATION, "model_dir")
+    ignored = next((name for name in detection_flags.given() if name not in read), None)
+    if ignored:
+        raise FlagError(
+            f"--{ignored}: has no effect on an evaluation, which reads {', '.join(f'--{one}' for one in read)}"
+        )
+    if count < 1:
+        raise FlagError(f"--sheet_pictures={count}: must be at least 1")
+    if sheet and (not sheet.endswith(SHEETS) or not Path(sheet).absolute().parent.is_dir()):
+        raise FlagError(f"--sheet={sheet}: give a file in a folder that is there, ending in {', '.join(SHEETS)}")
+
+
 def of_files(name, folder):
     """Returns (set, detections, facts) of the result files of another program, or of an earlier evaluation."""
     options = detection_flags.data_options()
     classes = read_classes(options.classes_file) if options.classes_file else VOC_CLASSES
     cli.load_tensorflow()
-    pictures = open_set(options.devkit, name, classes, options.box_origin, options.tfds_data_dir)
+    pictures = checked(open_set(options.devkit, name, classes, options.box_origin, options.tfds_data_dir))
     names = [picture.name for picture in pictures.pictures]
     return pictures, comp4.read(folder, names, classes, short_name(name)), {"results": folder}
 
@@ -72,28 +99,40 @@ def of_run(name, folder):
 
     checkpoint = checkpoints.chosen(folder, flags.FLAGS["step"].value)
     experiment = Experiment(_overridden(stored_config(folder)[0]))
-    pictures = experiment.open(name)
+    pictures = checked(experiment.open(name))
     estimator = Estimator(experiment.model_fn, experiment.run_config())
     estimator.restore(checkpoint)
     detections = detect_all(estimator.model, pictures, experiment.config.data)
-    target = Path(folder) / "results" / name / checkpoint.name
+    changed = {flag: flags.FLAGS[flag].value for flag in OF_EVALUATION if flags.FLAGS[flag].present}
+    target = Path(folder) / "results" / name / ",".join([checkpoint.name, *(f"{k}={v}" for k, v in changed.items())])
     names = [picture.name for picture in pictures.pictures]
     comp4.write(str(target), detections, names, pictures.classes, short_name(name))
     # As the files have them: a program that reads these comes to the same numbers.
-    return pictures, comp4.rounded(detections), {"model_dir": folder, "step": estimator.step, "folder": str(target)}
+    facts = {"model_dir": folder, "step": estimator.step, "folder": str(target), "changed": changed}
+    return pictures, comp4.rounded(detections), facts
+
+
+def checked(pictures):
+    """Returns the set, after telling what is wrong with its annotations; UserError where nothing can be found in it."""
+    from data.voc_check import defects, table
+    from detection.voc_ap import truth_of
+
+    found = defects(pictures)
+    if found:
+        print(f"warning: {pictures.name} has defects, which count against a detector:\n{table(found)}", file=sys.stderr)
+    truth_of(pictures)
+    return pictures
 
 
 def _overridden(config):
     """The run's config, with the flags that are given here and change nothing that was learned."""
 
-    def given(part, *names):
-        present = {name: flags.FLAGS[name].value for name in names if flags.FLAGS[name].present}
-        return dataclasses.replace(part, **present)
+    def given(part):
+        own = {field.name for field in dataclasses.fields(part)} & {*OF_PICTURES, *OF_EVALUATION}
+        return dataclasses.replace(part, **{name: flags.FLAGS[name].value for name in own if flags.FLAGS[name].present})
 
-    own = ("devkit", "classes_file", "tfds_data_dir", "box_origin", "test_short_side", "long_side", "workers")
-    detector = given(config.detector, "test_proposals", "proposal_iou", "score_threshold", "nms_iou", "detections")
     run = dataclasses.replace(config.run, export=None, strategy="one", replicas=None)
-    return dataclasses.replace(config, data=given(config.data, *own), detector=detector, run=run)
+    return dataclasses.replace(config, data=given(config.data), detector=given(config.detector), run=run)
 
 
 def short_name(name):

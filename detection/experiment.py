@@ -19,6 +19,7 @@ from detection.config import DetectionConfig
 from detection.faster_rcnn import PARTS_OF_LOSS, FasterRCNN
 from detection.input import TrainingPictures
 from detection.parts import freeze, parts_of
+from detection.voc_ap import truth_of
 from la_tf import bundle, checkpoints, model_dir, schedules
 from la_tf.callbacks import MetricsWriter, Progress
 from la_tf.replicas import Replicas
@@ -49,14 +50,14 @@ class Experiment:
     def __init__(self, config: DetectionConfig, expected=None):
         self.folder = Path(config.run.model_dir)
         self.begun = bool(checkpoints.steps(self.folder))
+        self.stored = stored_config(self.folder)[1] if self.begun else None
         self.backbone = self.weights = None
         if config.run.export:
             self.backbone = loading.load(config.run.export, expected or {})
             self.architecture = self.backbone.architecture
             self.weights = _sha256(Path(config.run.export) / bundle.WEIGHTS)
         elif self.begun:
-            identity = stored_config(self.folder)[1]
-            self.architecture, self.weights = identity["architecture"], identity["weights"]
+            self.architecture, self.weights = self.stored["architecture"], self.stored["weights"]
             self.backbone = backbone_from_architecture(self.architecture)
         else:
             raise FlagError(
@@ -74,9 +75,17 @@ class Experiment:
 
     @cached_property
     def classes(self):
-        """Names of the classes 1..C."""
+        """Names of the classes 1..C; those of a run that has begun are its own."""
         path = self.config.data.classes_file
-        return read_classes(path) if path else VOC_CLASSES
+        learned = tuple(self.stored["classes"]) if self.begun else None
+        if learned and not (path and Path(path).exists()):
+            return learned
+        named = read_classes(path) if path else VOC_CLASSES
+        if learned and named != learned:
+            raise UserError(
+                f"--classes_file={path}: names other classes than {self.folder} has learned; give that file"
+            )
+        return named
 
     def open(self, name):
         """Returns the set called `name`."""
@@ -94,15 +103,21 @@ class Experiment:
         return self.open(self.config.data.val_set) if self.config.data.val_set else None
 
     def validate(self):
-        """Prints what is wrong with the annotations; raises UserError where training would go wrong by it."""
+        """Prints what is wrong with the annotations; raises UserError where training would go wrong by it.
+
+        Before the first step every picture is decoded.
+        """
+        if self.val is not None:
+            truth_of(self.val)  # there has to be something to find
         for pictures in filter(None, (self.train, self.val)):
-            found = defects(pictures)
+            found = defects(pictures, decode=not self.begun, workers=self.config.data.workers)
             if found:
                 print(f"{pictures.name}:\n{table(found)}", file=sys.stderr)
             stopping = sum(defect.stops for defect in found)
             if stopping:
+                many = "1 defect" if stopping == 1 else f"{stopping} defects"
                 raise UserError(
-                    f"{pictures.name}: {stopping} defects in the annotations (the table above); mend them, or take the "
+                    f"{pictures.name}: {many} in the annotations or pictures (the table above); mend them, or take the "
                     f"pictures out of the list"
                 )
 
@@ -115,6 +130,7 @@ class Experiment:
     def warnings(self):
         """What the user should know, a line each."""
         if self.val is None:
+            yield "there will be no mAP and no drawn pictures while it trains; --val_set=2007_val, for one, gives them"
             return
         seen = {each.name for each in self.train.pictures} & {each.name for each in self.val.pictures}
         if seen:
@@ -128,6 +144,7 @@ class Experiment:
             "architecture": self.architecture,
             "weights": self.weights,
             "data": self.train.fingerprint,
+            "classes": list(self.classes),
             **self.config.identity(),
         }
         circumstances, versions = self.config.circumstances(), model_dir.versions()
@@ -169,6 +186,7 @@ class Experiment:
             )
         detector, optimizer = self.config.detector, self.config.optimizer
         backbone = backbone_from_architecture(self.architecture)  # anew: within the strategy's scope
+        # A run that has begun takes them from its checkpoint, in place of these.
         for weight, exported in zip(backbone.model.weights, self.backbone.model.weights, strict=True):
             weight.assign(exported.numpy())
         parts = parts_of(backbone, detector.roi_side, detector.dropout, detector.extra_norm)
@@ -204,15 +222,23 @@ class Experiment:
         return self.pictures.batches(context.first_step) if mode == ModeKeys.TRAIN else ()
 
     def eval_specs(self):
-        """Returns the evaluation on the val set, where there is one."""
-        return (EvalSpec(self.input_fn, self.evaluate_val, name="val"),) if self.val is not None else ()
+        """Returns what follows each round: precise statistics, and the evaluation on the val set, where asked for."""
+        specs = []
+        if self.config.run.precise_batches:
+            specs.append(EvalSpec(self.input_fn, self.measure_statistics, name="statistics"))
+        if self.val is not None:
+            specs.append(EvalSpec(self.input_fn, self.evaluate_val, name="val"))
+        return tuple(specs)
+
+    def measure_statistics(self, model, _):
+        """Gives batch norms the statistics of the next batches."""
+        batches = self.pictures.batches(int(model.optimizer.iterations.numpy()))
+        batch_statistics.measure(model, (next(batches) for _ in range(self.config.run.precise_batches)))
+        return {"measured_batches": self.config.run.precise_batches}
 
     def evaluate_val(self, model, _):
         """Measures mAP on the val set and draws some of its pictures into TensorBoard."""
         step = int(model.optimizer.iterations.numpy())
-        if self.config.run.precise_batches:
-            batches = self.pictures.batches(step)
-            batch_statistics.measure(model, (next(batches) for _ in range(self.config.run.precise_batches)))
         detections = evaluation.detect_all(model, self.val, self.config.data)
         self._draw(detections, step)
         numbers = evaluation.scores(detections, self.val, self.config.run.metric)

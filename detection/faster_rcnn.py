@@ -194,12 +194,10 @@ class FasterRCNN(Trainable):
         logits, deltas = self.anchor_outputs(features, training)
         wanted = self.targets_of(batch, logits, deltas, map_sizes)
         flat = partial(_flat_anchors, rows=wanted.anchors.rows)
-        found = dict(zip(PARTS_OF_LOSS, losses.rpn_losses(
-            flat(logits), flat(deltas), wanted.anchors, self.options.rpn_beta
-        ), strict=False))  # fmt: skip
+        of_anchors = losses.rpn_losses(flat(logits), flat(deltas), wanted.anchors, self.options.rpn_beta)
         logits, deltas = self.region_outputs(features, map_sizes, wanted.rois.boxes, training)
         of_rois = losses.roi_losses(logits, deltas, wanted.rois, self.options.roi_beta)
-        return found | dict(zip(PARTS_OF_LOSS[2:], of_rois, strict=True)), wanted
+        return dict(zip(PARTS_OF_LOSS, (*of_anchors, *of_rois), strict=True)), wanted
 
     def train_step(self, batch):
         """Takes one step on the sum of the four losses, the mean over the pictures of all replicas, and the decay."""

@@ -7,7 +7,6 @@ from absl import flags
 from data.errors import FlagError
 from detection.config import (
     BATCH_NORMS,
-    METRICS,
     ROI_POOLINGS,
     STRATEGIES,
     DataOptions,
@@ -16,6 +15,7 @@ from detection.config import (
     OptimizerOptions,
     RunOptions,
 )
+from detection.voc_ap import METRICS
 
 _DATA = {field.name: field.default for field in fields(DataOptions)}
 _DETECTOR, _OPTIMIZER = DetectorOptions(), OptimizerOptions()
@@ -92,7 +92,7 @@ flags.DEFINE_float("score_threshold", _DETECTOR.score_threshold, "Detections wit
 flags.DEFINE_float("nms_iou", _DETECTOR.nms_iou, "IoU above which the better of two detections of a class stays.")
 flags.DEFINE_integer("detections", _DETECTOR.detections, "Of a picture, all classes together, at most.")
 
-flags.DEFINE_float("learning_rate", _OPTIMIZER.learning_rate, "For a batch; in proportion to it.")
+flags.DEFINE_float("learning_rate", _OPTIMIZER.learning_rate, "Of a batch: scale it with --batch_size yourself.")
 flags.DEFINE_list("drop_steps", _joined(_OPTIMIZER.drop_steps), "Steps from which on the rate is a tenth.")
 flags.DEFINE_integer("warmup_steps", _OPTIMIZER.warmup_steps, "Steps in which the rate rises from a thousandth.")
 flags.DEFINE_float("momentum", _OPTIMIZER.momentum, "Of the gradient descent.")
@@ -147,6 +147,12 @@ def expected() -> dict:
 def data_options() -> DataOptions:
     """Reads the flags of the annotated pictures alone."""
     return _read(DataOptions, short_side=_numbers("short_side", int))
+
+
+def given() -> list[str]:
+    """Returns the names of the flags above that are given."""
+    own = flags.FLAGS.flags_by_module_dict()[__name__]
+    return [flag.name for flag in own if flag.present]
 
 
 def model_dir() -> str | None:

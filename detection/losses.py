@@ -2,9 +2,6 @@
 
 import tensorflow as tf
 
-RPN_BETA = 1 / 9  # TFR's sigma 3
-ROI_BETA = 1.0
-
 
 def smooth_l1(difference, beta):
     """Returns sums `[...]` over the last axis of difference `[..., n]`: squares / (2 beta) up to beta, then straight.
@@ -17,7 +14,7 @@ def smooth_l1(difference, beta):
     return tf.reduce_sum(tf.where(size < beta, size**2 / (2 * beta), size - beta / 2), axis=-1)
 
 
-def rpn_losses(logits, deltas, targets, beta=RPN_BETA):
+def rpn_losses(logits, deltas, targets, beta):
     """Returns the RPN's losses of class and of box, `[B]` each, at the S sampled anchors of each picture.
 
     logits `[B, S, 2]` (background, object) and deltas `[B, S, 4]` are those of `targets.rows`; targets: AnchorTargets
@@ -29,7 +26,7 @@ def rpn_losses(logits, deltas, targets, beta=RPN_BETA):
     return _mean(of_class, targets.sampled, targets.sampled), _mean(of_box, targets.is_object, targets.sampled)
 
 
-def roi_losses(logits, deltas, targets, beta=ROI_BETA):
+def roi_losses(logits, deltas, targets, beta):
     """Returns the RoI head's losses of class and of box, `[B]` each, at the R proposals of each picture.
 
     logits `[B, R, C + 1]`; deltas `[B, R, C + 1, 4]`, of which those of the target's class count; targets: RoiTargets

@@ -7,6 +7,7 @@ annotations are validated.
 import sys
 
 from data import cli
+from data.errors import FlagError
 from detection import flags
 from la_tf import model_dir
 
@@ -14,6 +15,7 @@ from la_tf import model_dir
 def main():
     """Flags -> experiment -> run; returns the last metrics."""
     config, expected = flags.config(), flags.expected()
+    config.check_training()
     with model_dir.locked(config.run.model_dir, remedy="wait for it, or choose another folder"):
         cli.load_tensorflow(config.run.deterministic)
         from detection.experiment import Experiment
@@ -30,10 +32,17 @@ def main():
 
 def train(experiment, strategy):
     """Trains to the last step, on the devices of a tf.distribute `strategy`; returns its metrics."""
+    import tensorflow as tf
+
     from detection import loading
     from la_tf.estimator import Estimator, train_and_evaluate
 
     run = experiment.config.run
+    if run.deterministic and tf.config.list_physical_devices("GPU"):
+        raise FlagError(
+            "--deterministic: TensorFlow has no deterministic gradient of RoI pooling on a GPU; leave it out, or hide "
+            "the GPU by CUDA_VISIBLE_DEVICES="
+        )
     estimator = Estimator(experiment.model_fn, experiment.run_config(strategy))
     print(experiment.headline(), file=sys.stderr)
     if not experiment.begun:

@@ -147,12 +147,12 @@ class TrainingLoop:
             rate = float(tf.convert_to_tensor(self.model.optimizer.learning_rate))
             good = self.estimator.latest_checkpoint()
             remedy = "lower --learning_rate"
+            if good:
+                remedy += " in a new --model_dir"
             if good and self.model.warm_starts:
-                remedy += (
-                    f" in a new --model_dir, from scratch or by --warm_start={self.config.model_dir} ({good.name})"
-                )
+                remedy += f", from scratch or by --warm_start={self.config.model_dir}"
             where = f"step {self.step}, learning rate {rate:.2g}{self.model.failure()}"
-            kept = f"; {good.name} is kept" if good else ""
+            kept = f" ({good.name} is kept)" if good else ""
             raise UserError(f"the loss is {loss} at {where}: {remedy}{kept}")
         # Every skipped step halves the scale: one that lies below 1 was not what made the gradients overflow.
         scale = float(tf.convert_to_tensor(getattr(self.model.optimizer, "dynamic_scale", 1)))

@@ -227,12 +227,16 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         """Returns mean and variance `[C]` over the positions of `mask`; synchronised, over those of all replicas."""
         if not self.synchronized and mask is None:
             return super()._moments(inputs, mask)
-        total = partial(tf.reduce_sum, axis=self._reduction_axes)
-        own = tf.ones_like(inputs[..., :1]) if mask is None else tf.cast(mask, inputs.dtype)[..., tf.newaxis]
-        count = self._of_all(total(own))
+        if mask is None:
+            count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:-1]), inputs.dtype)
+            own = tf.identity
+        else:
+            count = tf.reduce_sum(tf.cast(mask, inputs.dtype))
+            own = partial(tf.where, mask[..., tf.newaxis], y=tf.zeros([], inputs.dtype))
+        count = self._of_all(count)
         # The deviations from the common mean: Keras' mean of squares less the squared mean loses what they share.
-        mean = self._of_all(total(own * inputs)) / count
-        return mean, self._of_all(total(own * tf.square(inputs - mean))) / count
+        mean = self._of_all(tf.reduce_sum(own(inputs), self._reduction_axes)) / count
+        return mean, self._of_all(tf.reduce_sum(own(tf.square(inputs - mean)), self._reduction_axes)) / count
 
     def _of_all(self, tensor):
         if not self.synchronized:

@@ -40,3 +40,11 @@ def test_training_goes_on_with_its_own_momentum():
     measure(model, [ones])
     model.norm(2 * ones, training=True)
     np.testing.assert_allclose(model.norm.moving_mean, 0.9 * np.ones(3) + 0.1 * 2, rtol=1e-5)
+
+
+def test_a_large_mean_leaves_the_variance_what_it_is():
+    """Squares of 37.1 would drown it in float32: 200 batches without any spread have the variance 0."""
+    model = OneNorm()
+    measure(model, [np.full((2, 3, 3, 3), 37.1, np.float32)] * 200)
+    np.testing.assert_allclose(model.norm.moving_mean, np.full(3, 37.1), rtol=1e-6)
+    np.testing.assert_allclose(model.norm.moving_variance, np.zeros(3), atol=1e-6)

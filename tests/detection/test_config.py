@@ -54,7 +54,8 @@ def test_what_is_said_stays():
     ("kind", "values", "flag"),
     [
         (DataOptions, {}, "devkit"),
-        (DataOptions, {"devkit": "x", "train_set": "2007 trainval"}, "train_set"),
+        (DataOptions, {"devkit": "x", "short_side": ()}, "short_side"),
+        (DataOptions, {"devkit": "x", "test_short_side": 0}, "test_short_side"),
         (DataOptions, {"devkit": "x", "box_origin": 2}, "box_origin"),
         (DataOptions, {"devkit": "x", "short_side": (1200,)}, "short_side"),
         (DataOptions, {"devkit": "x", "short_side": (20,)}, "short_side"),
@@ -67,11 +68,13 @@ def test_what_is_said_stays():
         (DetectorOptions, {"nms_iou": 1.5}, "nms_iou"),
         (DetectorOptions, {"rpn_beta": float("nan")}, "rpn_beta"),
         (DetectorOptions, {"detections": 101}, "detections"),
+        (DetectorOptions, {"proposals_before_nms": 0}, "proposals_before_nms"),
         (OptimizerOptions, {"learning_rate": 0.0}, "learning_rate"),
         (OptimizerOptions, {"drop_steps": (20, 10)}, "drop_steps"),
         (OptimizerOptions, {"momentum": 1.0}, "momentum"),
         (RunOptions, {}, "model_dir"),
         (RunOptions, {"model_dir": "m", "steps": 0}, "steps"),
+        (RunOptions, {"model_dir": "m", "seed": 2**31}, "seed"),
         (RunOptions, {"model_dir": "m", "replicas": 2}, "replicas"),
         (RunOptions, {"model_dir": "m", "metric": "coco"}, "metric"),
     ],
@@ -101,7 +104,7 @@ def test_what_a_backbone_cannot_do_is_named(backbone, options, flag):
 
 def test_combinations_that_make_no_sense_are_named():
     with pytest.raises(FlagError, match=r"^--batch_norm=synchronised"):
-        config(detector=DetectorOptions(batch_norm="synchronised"))
+        config(detector=DetectorOptions(batch_norm="synchronised")).check_training()
     with pytest.raises(FlagError, match=r"^--precise_batches"):
         config(run=RunOptions(model_dir="m", precise_batches=5))
 

@@ -49,7 +49,7 @@ def test_rpn_losses_are_divided_by_the_sampled_anchors():
     logits, targets = anchor_case()
     told = np.full((2, 4, 4), 30, np.float32)  # of no account but for the object
     told[0, 0] = [0, 0.1, 0, 0]
-    of_class, of_box = losses.rpn_losses(logits, tf.constant(told), targets)
+    of_class, of_box = losses.rpn_losses(logits, tf.constant(told), targets, 1 / 9)
     # p(object) is 3/4 in both: -log 3/4 for the object, -log 1/4 for background, over two sampled anchors.
     np.testing.assert_allclose(of_class, [(math.log(4 / 3) + math.log(4)) / 2, 0], rtol=1e-6)
     np.testing.assert_allclose(of_box, [(0.5 - 1 / 18 + 0.045) / 2, 0], rtol=1e-5)
@@ -60,7 +60,7 @@ def test_places_that_are_not_sampled_get_no_gradient():
     told = tf.ones([2, 4, 4])
     with tf.GradientTape() as tape:
         tape.watch([logits, told])
-        loss = tf.add_n(losses.rpn_losses(logits, told, targets))
+        loss = tf.add_n(losses.rpn_losses(logits, told, targets, 1 / 9))
     by_logits, by_deltas = tape.gradient(loss, [logits, told])
     np.testing.assert_allclose(by_logits[0, :2], [[0.125, -0.125], [-0.375, 0.375]], rtol=1e-5)
     assert not by_logits[0, 2:].numpy().any() and not by_logits[1].numpy().any()
@@ -86,7 +86,7 @@ def test_roi_losses_are_divided_by_all_rois():
     logits = tf.zeros([2, 3, 3])  # p = 1/3 everywhere
     told = np.full((2, 3, 3, 4), 50, np.float32)
     told[0, 0, 2], told[0, 1, 1] = [1, 1, 1, 1.5], [0, 0, 0, 1]
-    of_class, of_box = losses.roi_losses(logits, tf.constant(told), targets)
+    of_class, of_box = losses.roi_losses(logits, tf.constant(told), targets, 1.0)
     np.testing.assert_allclose(of_class, [math.log(3), 0], rtol=1e-6)
     np.testing.assert_allclose(of_box, [(0.125 + 2.5) / 3, 0], rtol=1e-5)
 
@@ -96,7 +96,7 @@ def test_only_the_deltas_of_the_own_class_learn():
     told = tf.zeros([2, 3, 3, 4])
     with tf.GradientTape() as tape:
         tape.watch(told)
-        _, of_box = losses.roi_losses(tf.zeros([2, 3, 3]), told, targets)
+        _, of_box = losses.roi_losses(tf.zeros([2, 3, 3]), told, targets, 1.0)
     gradient = tape.gradient(of_box, told).numpy()
     expected = np.zeros((2, 3, 3, 4))
     expected[0, 0, 2], expected[0, 1, 1] = [-1 / 3] * 4, [0, 0, 0, -1 / 3]

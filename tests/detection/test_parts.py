@@ -57,13 +57,20 @@ def test_at_stride_1_every_position_of_the_head_is_kept(name, architecture):
     assert {weight.path for weight in parts.head.weights} <= {*keys}
 
 
-def test_alexnets_map_begins_further_in():
-    """Of a single bright pixel, the position that answers most is the one whose middle it is: 16 p + 17."""
-    backbone = small_backbone("alexnet", image_size=224)
+@pytest.mark.parametrize(("stem", "size", "position"), [("imagenet", 400, 10), ("small", 120, 12)])
+def test_alexnets_positions_see_where_anchors_take_them_to_be(stem, size, position):
+    """The pixels that a position of the map hangs on, weighted by how much, have their middle there."""
+    backbone = small_backbone("alexnet", image_size=67, stem=stem)
     parts = parts_of(backbone)
-    assert parts.offset + (parts.stride - 1) / 2 == 17
-    small = parts_of(small_backbone("alexnet", image_size=32, stem="small"))
-    assert (small.stride, small.offset + (small.stride - 1) / 2) == (4, 3)
+    pictures = tf.constant(np.random.default_rng(0).random((4, size, size, 3), np.float32))
+    with tf.GradientTape() as tape:
+        tape.watch(pictures)
+        features, _ = parts.trunk(pictures)
+        seen = features[:, position, position]
+    weight = np.abs(tape.gradient(seen, pictures)).sum(axis=(0, 3))
+    rows, columns = (weight.sum(axis=axis) @ np.arange(size) / weight.sum() for axis in (1, 0))
+    middle = parts.stride * position + parts.offset + (parts.stride - 1) / 2
+    np.testing.assert_allclose([rows, columns], [middle, middle], atol=0.2 * parts.stride)
 
 
 def test_dropout_lies_behind_the_fully_connected_layers():

@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data.voc import VOC_CLASSES, open_set
 from detection import comp4
@@ -118,7 +119,7 @@ def test_a_loss_that_is_no_number_stops_the_run(export, devkit, tmp_path):
     last = failed.stderr.splitlines()[-1]
     assert last.startswith("error: the loss is nan at step") or last.startswith("error: the loss is inf at step"), last
     assert "it first was at step" in last and "00000" in last and "--learning_rate" in last
-    assert last.endswith("step-00000004 is kept")
+    assert last.endswith("in a new --model_dir (step-00000004 is kept)")
     assert checkpoints.steps(folder)[0] == 4
     assert "Traceback" not in failed.stderr
 
@@ -139,7 +140,7 @@ def test_defects_stop_it_before_the_first_step(export, tmp_path):
     for name in ("flipped", "outside", "origin", "unknown", "difficult", "000001"):
         assert f"{name}.xml" in failed.stderr, name
     last = failed.stderr.splitlines()[-1]
-    assert last.startswith("error: train: 5 defects in the annotations")
+    assert last.startswith("error: train: 5 defects in ")
     assert "Traceback" not in failed.stderr and "step 1 " not in failed.stderr
     assert not (tmp_path / "run" / "config.json").exists()
 
@@ -172,6 +173,9 @@ def test_what_does_not_fit_is_said_in_a_line(export, devkit, tmp_path, more, cod
         ("detection.train", ("--devkit=x", "--model_dir=m", "--short_side=a"), "--short_side=a: give whole numbers"),
         ("detection.evaluate", (), "--model_dir, --results: give one of them"),
         ("detection.evaluate", ("--results=x",), "--devkit: say where the pictures are"),
+        ("detection.evaluate", ("--model_dir=x", "--short_side=200"), "--short_side: has no effect on an evaluation"),
+        ("detection.evaluate", ("--model_dir=x", "--sheet=/nowhere/x.png"), "--sheet=/nowhere/x.png: give a file"),
+        ("detection.evaluate", ("--model_dir=x", "--sheet=found"), "--sheet=found: give a file"),
     ],
 )
 def test_bad_flags_are_named_at_once(main, given, said):
@@ -194,3 +198,39 @@ def test_a_folder_belongs_to_one_run(export, devkit, tmp_path):
     failed = run("detection.train", *own, "--rois=16")
     assert failed.returncode == 1
     assert "belongs to another run (rois 32 there, 16 here)" in failed.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_an_own_set_of_strange_pictures(export, tmp_path):
+    """One class of one's own, two lists; a grey picture, one of 3 x 2 px, a thread, one without objects."""
+    sizes = {"grey": SIZE, "tiny": (3, 2), "thread": (9, 700), "empty": SIZE, "good": SIZE}
+    boxes = {"grey": (5, 5, 60, 60), "tiny": (1, 1, 2, 3), "thread": (200, 2, 400, 8), "good": (10, 10, 50, 50)}
+    objects = {name: [("mug", box)] for name, box in boxes.items()} | {"empty": []}
+    lists = {"a": ("grey", "tiny", "empty"), "b": ("thread", "good")}
+    sets = {part: {name: objects[name] for name in names} for part, names in lists.items()}
+    devkit = write_devkit(tmp_path / "devkit", sets, size=sizes, classes=("mug",))
+    grey = devkit / "JPEGImages" / "grey.jpg"
+    Image.open(grey).convert("L").save(grey)
+    names = tmp_path / "classes.txt"
+    names.write_text("mug\n")
+    own = flags(export, devkit, tmp_path / "run", "--train_set=a+b", "--val_set=b", f"--classes_file={names}")
+    result = result_of(run("detection.train", *own, "--steps=2", "--eval_steps=2", "--flip"))
+    assert result["step"] == 2 and 0 <= result["val_ap50/mug"] <= 1
+    names.write_text("cup\n")
+    failed = run("detection.evaluate", f"--model_dir={tmp_path / 'run'}", "--test_set=b")
+    assert failed.returncode == 1 and "names other classes than" in failed.stderr.splitlines()[-1]
+    names.unlink()
+    scored = result_of(run("detection.evaluate", f"--model_dir={tmp_path / 'run'}", "--test_set=b"))
+    assert list(scored["ap50_by_class"]) == ["mug"]
+
+
+@pytest.mark.slow
+def test_a_val_set_with_nothing_to_find_is_refused_before_the_first_step(export, devkit, tmp_path):
+    write_devkit(devkit, {"hard": {"hard0": [("cat", (5, 5, 40, 40), True)]}}, size=SIZE)
+    failed = run("detection.train", *flags(export, devkit, tmp_path / "run", "--val_set=hard"))
+    assert failed.returncode == 1 and failed.stderr.splitlines()[-1].startswith("error: hard: ")
+    cut = write_devkit(tmp_path / "cut", {"train": some_pictures(2, size=SIZE)}, size=SIZE)
+    path = cut / "JPEGImages" / "000001.jpg"
+    path.write_bytes(path.read_bytes()[:-300])
+    failed = run("detection.train", *flags(export, cut, tmp_path / "run"))
+    assert failed.returncode == 1 and "000001.jpg" in failed.stderr and "1 defect in" in failed.stderr.splitlines()[-1]
