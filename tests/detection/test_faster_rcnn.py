@@ -105,26 +105,29 @@ def moves_of(batch, changes):
     return moves, before
 
 
+def off(found, wanted):
+    """How far off an array is, relative to its size: a rectifier at its kink may turn over by rounding."""
+    return np.linalg.norm(found - wanted) / max(np.linalg.norm(wanted), 1e-12)
+
+
 def test_biases_learn_twice_as_fast_where_asked_for():
     options = {"append_truth": True}  # so that there is foreground
     changes = [{"options": options}, {"options": options, "double_bias": True}]
     (once, twice), _ = moves_of(batch_of(picture(90, 131, 1)), changes)
     assert {path.split("/")[-1] for path in once} == {"bias", "kernel"}
     for path, move in once.items():
-        size = np.abs(move).max()
-        factor = 2 if path.endswith("bias") else 1
-        np.testing.assert_allclose(twice[path], factor * move, atol=1e-3 * size, err_msg=path)
+        assert off(twice[path], (2 if path.endswith("bias") else 1) * move) < 1e-2, path
     assert all(once[f"roi_{kind}/bias"].any() for kind in ("classes", "boxes"))
 
 
 def test_the_decay_is_a_loss_of_the_kernels_that_learn():
     """lambda w is added to the gradient of a kernel: the step moves it by the rate times that as well."""
     change = {"learning_rate": 0.1}
-    (bare, decayed), before = moves_of(batch_of(picture(90, 131, 1)), [change, {**change, "weight_decay": 0.5}])
+    (bare, decayed), before = moves_of(batch_of(picture(90, 131, 1)), [change, {**change, "weight_decay": 20.0}])
     for path, move in bare.items():
-        wanted = -0.1 * 0.5 * before[path] if path.endswith("kernel") else np.zeros_like(move)
-        tolerance = 1e-3 * max(np.abs(move).max(), np.abs(wanted).max())
-        np.testing.assert_allclose(decayed[path] - move, wanted, atol=tolerance, err_msg=path)
+        wanted = -0.1 * 20 * before[path] if path.endswith("kernel") else np.zeros_like(move)
+        assert off(decayed[path], move + wanted) < 1e-2, path
+        assert not wanted.any() or off(decayed[path], move) > 2e-2, path  # the decay is no small part
 
 
 def test_a_picture_without_boxes_teaches_background_alone():
