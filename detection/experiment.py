@@ -83,7 +83,7 @@ class Experiment:
         named = read_classes(path) if path else VOC_CLASSES
         if learned and named != learned:
             raise UserError(
-                f"--classes_file={path}: names other classes than {self.folder} has learned; give that file"
+                f"--classes_file={path}: names other classes than {self.folder} has learned; give its own"
             )
         return named
 
@@ -107,8 +107,6 @@ class Experiment:
 
         Before the first step every picture is decoded.
         """
-        if self.val is not None:
-            truth_of(self.val)  # there has to be something to find
         for pictures in filter(None, (self.train, self.val)):
             found = defects(pictures, decode=not self.begun, workers=self.config.data.workers)
             if found:
@@ -120,6 +118,8 @@ class Experiment:
                     f"{pictures.name}: {many} in the annotations or pictures (the table above); mend them, or take the "
                     f"pictures out of the list"
                 )
+        if self.val is not None:
+            truth_of(self.val)  # there has to be something to find
 
     @cached_property
     def pictures(self):
