@@ -82,9 +82,7 @@ class Experiment:
             return learned
         named = read_classes(path) if path else VOC_CLASSES
         if learned and named != learned:
-            raise UserError(
-                f"--classes_file={path}: names other classes than {self.folder} has learned; give its own"
-            )
+            raise UserError(f"--classes_file={path}: names other classes than {self.folder} has learned; give its own")
         return named
 
     def open(self, name):
