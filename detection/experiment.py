@@ -35,7 +35,7 @@ def stored_config(folder) -> tuple[DetectionConfig, dict]:
     if not path.exists():
         raise UserError(f"--model_dir={folder}: no run lives there (it has no config.json)")
     stored = model_dir.read_json(path)
-    if "architecture" not in stored.get("identity", {}):
+    if not {"architecture", "classes"} <= stored.get("identity", {}).keys():
         raise UserError(f"{path}: was not written by detection.train")
     values = {**stored["circumstances"], **stored["identity"]}
     return DetectionConfig.from_flat({**values, "model_dir": str(folder)}), stored["identity"]
