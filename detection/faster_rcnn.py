@@ -72,7 +72,7 @@ class FasterRCNN(Trainable):
         )
         self.roi_rules = targets.RoiRules(
             options.rois, options.roi_foreground_fraction, options.roi_foreground, options.roi_background_low,
-            options.roi_foreground, append_truth=options.append_truth,
+            append_truth=options.append_truth,
         )  # fmt: skip
         self.pool = partial(POOLINGS[options.roi_pooling], side=parts.side, stride=self.stride, offset=self.offset)
         self._add_outputs()

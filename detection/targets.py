@@ -20,18 +20,16 @@ class AnchorRules:
     negative: float = 0.3  # below
     batch: int = 256
     positive_fraction: float = 0.5  # at most
-    border: float = 0.0  # px that an anchor may reach out of the picture
 
 
 @dataclass(frozen=True)
 class RoiRules:
     """Which proposals are objects and which are background, by their IoU with a true box, and how many are drawn."""
 
-    rois: int = 128
+    rois: int = 256
     foreground_fraction: float = 0.25  # at most, where there is background as well
-    foreground: float = 0.5
+    foreground: float = 0.5  # below, it is background
     background_low: float = 0.0
-    background_high: float = 0.5  # below
     stds: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)  # what deltas are divided by
     append_truth: bool = False  # the true boxes are proposals as well
 
@@ -63,7 +61,7 @@ def anchor_targets(anchors, size, boxes, classes, seed, rules):
     box that overlaps the anchor most (TFR lib/layer_utils/anchor_target_layer.py).
     """
     boxes, classes = _with_padding(boxes, classes)
-    overlaps, nearest, inside = _anchor_overlaps(anchors, size, boxes, classes, rules.border)
+    overlaps, nearest, inside = _anchor_overlaps(anchors, size, boxes, classes)
     most = tf.reduce_max(overlaps, axis=1)
     best = tf.reduce_max(overlaps, axis=0)
     # A box that no anchor touches has no best one: all would be equally good.
@@ -83,11 +81,11 @@ def anchor_targets(anchors, size, boxes, classes, seed, rules):
     return AnchorTargets(rows, is_object, sampled, tf.where(is_object[:, None], deltas, 0))
 
 
-def _anchor_overlaps(anchors, size, boxes, classes, border):
+def _anchor_overlaps(anchors, size, boxes, classes):
     """Returns IoUs `[N, G]`, -1 where an anchor is outside or a box is padding, the nearest `[N]`, inside `[N]`."""
     height, width = tf.unstack(tf.cast(size, anchors.dtype))
-    limits = tf.stack([width, height]) + border
-    inside = tf.reduce_all(anchors[:, :2] >= -border, axis=1) & tf.reduce_all(anchors[:, 2:] < limits, axis=1)
+    limits = tf.stack([width, height])
+    inside = tf.reduce_all(anchors[:, :2] >= 0, axis=1) & tf.reduce_all(anchors[:, 2:] < limits, axis=1)
     overlaps = tf.where(inside[:, None] & (classes > 0), iou(anchors, boxes), -1)
     return overlaps, tf.argmax(overlaps, axis=1, output_type=tf.int32), inside
 
@@ -106,8 +104,7 @@ def roi_targets(proposals, count, boxes, classes, seed, rules):
     overlaps = tf.where(classes > 0, iou(proposals, boxes), 0)
     overlap = tf.reduce_max(overlaps, axis=1)
     is_foreground = is_proposal & (overlap >= rules.foreground)
-    is_background = is_proposal & (overlap < rules.background_high) & (overlap >= rules.background_low)
-    is_background &= ~is_foreground
+    is_background = is_proposal & ~is_foreground & (overlap >= rules.background_low)
 
     seeds = tf.random.split(seed)
     most = round(rules.foreground_fraction * rules.rois)

@@ -37,11 +37,7 @@ def deltas(box, reference):
 def anchor_sets(anchors, size, boxes, rules):
     """Rows of positive and of negative anchors, and the box of each positive one."""
     height, width = size
-    inside = [
-        row
-        for row, (x1, y1, x2, y2) in enumerate(anchors)
-        if x1 >= -rules.border and y1 >= -rules.border and x2 < width + rules.border and y2 < height + rules.border
-    ]
+    inside = [row for row, (x1, y1, x2, y2) in enumerate(anchors) if x1 >= 0 and y1 >= 0 and x2 < width and y2 < height]
     table = {row: [overlap(anchors[row], box) for box in boxes] for row in inside}
     negative = {row for row in inside if max(table[row], default=0) < rules.negative}
     positive = {row for row in inside if max(table[row], default=0) >= rules.positive}
@@ -56,8 +52,8 @@ def roi_sets(proposals, boxes, rules):
     table = [[overlap(proposal, box) for box in boxes] for proposal in proposals]
     most = [max(row, default=0) for row in table]
     foreground = {row for row, value in enumerate(most) if value >= rules.foreground}
-    background = {row for row, value in enumerate(most) if rules.background_low <= value < rules.background_high}
-    return foreground, background - foreground, {row: int(np.argmax(table[row])) for row in foreground}
+    background = {row for row, value in enumerate(most) if rules.background_low <= value < rules.foreground}
+    return foreground, background, {row: int(np.argmax(table[row])) for row in foreground}
 
 
 def suppression(boxes, scores, threshold, keep):

@@ -51,7 +51,6 @@ def test_a_box_that_no_anchor_touches_makes_none_positive():
 def test_anchors_that_reach_out_of_the_picture_are_not_looked_at():
     anchors = [[-1, 0, 8, 9], [0, -1, 9, 8], [71, 0, 80, 9], [0, 51, 9, 60], [70, 50, 79, 59], [0, 0, 9, 9]]
     assert taken(of_anchors(anchors, [])) == (set(), {4, 5})
-    assert taken(of_anchors(anchors, [], border=1.5)) == (set(), set(range(6)))
 
 
 def test_an_anchor_outside_is_not_the_best_of_a_box():
@@ -104,12 +103,12 @@ def test_at_most_half_are_positive_and_negatives_fill_up():
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.integers(0, 2**31), st.integers(0, 4), st.integers(1, 60), st.sampled_from([0.0, 6.0]))
-def test_anchors_are_those_of_the_rules_as_loops(seed, count, anchor_count, border):
+@given(st.integers(0, 2**31), st.integers(0, 4), st.integers(1, 60))
+def test_anchors_are_those_of_the_rules_as_loops(seed, count, anchor_count):
     rng = np.random.default_rng(seed)
     boxes = reference.random_boxes(rng, count, SIZE, least=8)
     anchors = reference.random_boxes(rng, anchor_count, (72, 92), least=8) - 6
-    rules = {"positive": 0.5, "batch": 2 * anchor_count, "border": border}
+    rules = {"positive": 0.5, "batch": 2 * anchor_count}
     positive, negative, box_of = reference.anchor_sets(anchors, SIZE, boxes, AnchorRules(**rules))
     found = of_anchors(anchors, boxes, seed=(seed, 0), **rules)
     assert taken(found) == (positive, negative)
