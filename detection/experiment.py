@@ -164,16 +164,7 @@ class Experiment:
 
     def run_config(self, strategy=None):
         """Returns the Estimator's RunConfig."""
-        run = self.config.run
-        return RunConfig(
-            model_dir=run.model_dir,
-            seed=run.seed,
-            save_checkpoints_steps=run.checkpoint_steps,
-            keep_checkpoint_max=run.keep,
-            log_step_count_steps=run.log_steps,
-            strategy=strategy,
-            deterministic=run.deterministic,
-        )
+        return RunConfig.of(self.config.run, strategy)
 
     def model_fn(self):
         """Returns the detector, compiled; its backbone's weights are the export's."""

@@ -26,6 +26,19 @@ class RunConfig:
     strategy: Any = None  # of tf.distribute; None: one device
     deterministic: bool = False  # TensorFlow's deterministic kernels: slower, bit-identical on one machine
 
+    @classmethod
+    def of(cls, options, strategy=None):
+        """Returns that of the run options of a main, whose names are its flags'."""
+        return cls(
+            model_dir=options.model_dir,
+            seed=options.seed,
+            save_checkpoints_steps=options.checkpoint_steps,
+            keep_checkpoint_max=options.keep,
+            log_step_count_steps=options.log_steps,
+            strategy=strategy,
+            deterministic=options.deterministic,
+        )
+
 
 @dataclass(frozen=True)
 class InputContext:
