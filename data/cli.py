@@ -1,6 +1,7 @@
 """How every main starts and ends: flags, one-line errors, exit codes 0 / 1 (failed) / 2 (bad flags)."""
 
 import contextlib
+import functools
 import json
 import os
 import sys
@@ -12,15 +13,20 @@ from data.errors import FlagError, UserError
 flags.DEFINE_boolean("debug", False, "Show the traceback behind a one-line error.")
 
 
-def run(main, resumes=False):
+def run(main, resumes=False, files=False):
     """Runs `main()` after the flags are parsed; its result, a dict, is the last line of stdout, as JSON.
 
-    `resumes` says that the same command goes on where it was interrupted.
+    `resumes` says that the same command goes on where it was interrupted. With `files` the words beside the flags,
+    refused otherwise, are names of files, and it runs `main(names)`.
     """
-    app.run(lambda argv: _guarded(main, resumes), flags_parser=_parse_flags)
+
+    def start(argv):
+        _guarded(functools.partial(main, argv[1:]) if files else main, resumes)
+
+    app.run(start, flags_parser=functools.partial(_parse_flags, files=files))
 
 
-def _parse_flags(argv):
+def _parse_flags(argv, files):
     if {"--help", "-help", "-h", "-?"} & {*argv[1:]}:
         _print_help()
         sys.exit(0)  # absl would show the main's own flags alone, and call it a failure
@@ -28,7 +34,7 @@ def _parse_flags(argv):
         rest = flags.FLAGS(argv)
     except (flags.Error, OSError) as error:  # OSError: a flagfile that is not there
         _leave(FlagError(" ".join(str(error).split())))
-    if len(rest) > 1:
+    if len(rest) > 1 and not files:
         _leave(FlagError(f"{rest[1]}: flags alone are understood, e.g. --dataset=digits"))
     return rest
 

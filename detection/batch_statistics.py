@@ -1,38 +1,78 @@
 """Precise statistics: what batch norms use in evaluation, measured anew with the weights as they are.
 
 Running averages lag behind the weights, and with few pictures in a batch they are noisy (Wu and Johnson 2021, section
-3). MoCo's detectors measure over 200 batches before every evaluation.
+3). MoCo's detectors measure over 200 batches before every evaluation. Norms that are to stay frozen can be measured
+once, before the first step: those of an export have the statistics of other pictures at another size.
 """
+
+import sys
 
 import keras
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 
-def measure(model, batches):
-    """Gives every batch norm of a detector that learns the mean and the variance of its inputs over all `batches`.
+class Recalibration(keras.callbacks.Callback):
+    """Before the first step of a run, has the batch norms that come from the export measured over some batches.
 
-    The variance is that of all batches together: the mean of their variances plus the variance of their means.
+    `batches(first_step)` yields those of training. What is found is in the checkpoints from then on, so that a resumed
+    run keeps it.
     """
-    norms = [
-        layer
-        for layer in model._flatten_layers(include_self=False)
-        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
-    ]
-    momenta = [layer.momentum for layer in norms]
+
+    def __init__(self, batches, count):
+        super().__init__()
+        self.batches, self.count = batches, count
+
+    def on_train_begin(self, logs=None):
+        """Measures where no step has been taken."""
+        if logs["step"]:
+            return
+        norms, batches = exported(self.model), self.batches(0)
+        measured = (next(batches) for _ in tqdm(range(self.count), "statistics", leave=False, disable=None))
+        measure(self.model, measured, norms)
+        print(f"recalibrated: {len(norms)} batch norms, statistics of {self.count} batches", file=sys.stderr)
+
+
+def exported(model):
+    """Returns the batch norms of a detector that come from the export, frozen ones too: all but the extra norm."""
+    return [layer for layer in _norms(model) if layer.name != "extra_norm"]
+
+
+def learning(model):
+    """Returns the batch norms of a detector that learn."""
+    return [layer for layer in _norms(model) if layer.trainable]
+
+
+def measure(model, batches, norms):
+    """Gives batch `norms` of a detector, frozen or not, the mean and the variance of their inputs over all `batches`.
+
+    The variance is that of all batches together: the mean of their variances plus the variance of their means; each
+    counts the same, whatever the size of its pictures.
+    """
+    before = [(layer.momentum, layer.trainable) for layer in norms]
     found = []
-    # With momentum 0 the moving statistics are the last batch's.
+    # With momentum 0 the moving statistics are the last batch's. One pass measures all norms, each behind others that
+    # normalise by their batch: so what it gets is of the scale that it will be of once all have taken theirs over. By
+    # their stored statistics they would hand on their own drift, to be measured again in every norm behind them. What
+    # is left is the difference between a batch's statistics and all batches', less with more pictures in a batch; to be
+    # rid of it takes a pass for each norm.
     for layer in norms:
-        layer.momentum = 0.0
+        layer.momentum, layer.trainable = 0.0, True
     try:
         forward = tf.function(lambda batch: model.losses(batch)[0], reduce_retracing=True)
         for batch in batches:
             forward(batch)
             found.append([(layer.moving_mean.numpy(), layer.moving_variance.numpy()) for layer in norms])
     finally:
-        for layer, momentum in zip(norms, momenta, strict=True):
-            layer.momentum = momentum
+        for layer, (momentum, trainable) in zip(norms, before, strict=True):
+            layer.momentum, layer.trainable = momentum, trainable
     for layer, moments in zip(norms, zip(*found, strict=True), strict=True):
         means, variances = (np.array(each, np.float64) for each in zip(*moments, strict=True))
         layer.moving_mean.assign(means.mean(axis=0))
         layer.moving_variance.assign(variances.mean(axis=0) + means.var(axis=0))
+
+
+def _norms(model):
+    found = model._flatten_layers(include_self=False)
+    return [layer for layer in found if isinstance(layer, keras.layers.BatchNormalization)]

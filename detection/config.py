@@ -9,9 +9,11 @@ from dataclasses import asdict, dataclass, fields
 from data.errors import FlagError
 from detection.voc_ap import METRICS
 
-BATCH_NORMS = ("frozen", "local", "synchronised")
+BATCH_NORMS = ("frozen", "recalibrated", "local", "synchronised")
+RECALIBRATION_BATCHES = 200  # of --batch_norm=recalibrated, where the set has as many: MoCo's number
 ROI_POOLINGS = ("roi_align", "legacy_crop")
 STRATEGIES = ("one", "mirrored")
+INITIALIZATIONS = ("export", "random")
 SIDE_AT_STRIDE_1, SIDE_AT_STRIDE_2 = 7, 14  # of the regions that conv5 of a ResNet sees, and its stride there
 SMALLEST_SIDE = 67  # px: what leaves AlexNet a position of its map
 
@@ -66,7 +68,7 @@ class DataOptions:
 class DetectorOptions:
     """The network behind the backbone, its targets and its losses; None: by backbone (`resolved`)."""
 
-    freeze_at: int | None = None  # conv1 to convN stay as they are
+    freeze_at: int | str = "alexnet:0,vgg16:2,resnet:2"  # conv1 to convN stay as they are
     batch_norm: str = "frozen"
     extra_norm: bool = False
     dropout: float | None = None
@@ -128,10 +130,12 @@ class DetectorOptions:
         """
         residual = backbone.startswith("resnet")
         given = asdict(self)
-        given["freeze_at"] = _or(self.freeze_at, {"alexnet": 0}.get(backbone, 2))
+        given["freeze_at"] = frozen_endpoints(self.freeze_at, backbone)
         most = endpoints.index("conv4" if residual else "conv5") + 1
         if not 0 <= given["freeze_at"] <= most:
-            raise FlagError(f"--freeze_at={self.freeze_at}: {backbone} can be frozen up to conv{most}; 0 is nothing")
+            raise FlagError(
+                f"--freeze_at={given['freeze_at']}: {backbone} can be frozen up to conv{most}; 0 is nothing"
+            )
         given["dropout"] = _or(self.dropout, 0.0 if residual else 0.5)
         if residual and given["dropout"]:
             raise FlagError(f"--dropout={self.dropout}: goes with fc6 and fc7, which {backbone} does not have")
@@ -180,6 +184,7 @@ class RunOptions:
 
     model_dir: str | None = None
     export: str | None = None
+    initialization: str = "export"  # random: the control, of the export's architecture alone
     seed: int = 3
     steps: int = 70_000
     eval_steps: int = 5000
@@ -188,7 +193,7 @@ class RunOptions:
     log_steps: int = 20
     metric: str = "voc07"
     drawn_pictures: int = 8
-    precise_batches: int = 0  # whose statistics batch norms take over before an evaluation; 0: none
+    precise_batches: int = 0  # whose statistics batch norms take over before evaluations; 0: none, or `recalibrated`'s
     deterministic: bool = False
     strategy: str = "one"
     replicas: int | None = None
@@ -202,6 +207,7 @@ class RunOptions:
             at_least(flag, getattr(self, flag), 0)
         if self.seed >= 2**31:
             raise FlagError(f"--seed={self.seed}: must be below 2^31")
+        one_of("initialization", self.initialization, INITIALIZATIONS)
         one_of("metric", self.metric, METRICS)
         one_of("strategy", self.strategy, STRATEGIES)
         if self.replicas is not None:
@@ -246,6 +252,13 @@ class DetectionConfig:
             }
         )
 
+    @staticmethod
+    def defaults():
+        """Returns the default of every flag that is part of the identity, by name."""
+        kinds = (DataOptions, DetectorOptions, OptimizerOptions, RunOptions)
+        values = {field.name: field.default for kind in kinds for field in fields(kind)}
+        return {name: value for name, value in values.items() if name not in CIRCUMSTANCES}
+
     def identity(self):
         """Returns what makes the run the run it is."""
         return {name: value for name, value in self.flat().items() if name not in CIRCUMSTANCES}
@@ -253,6 +266,22 @@ class DetectionConfig:
     def circumstances(self):
         """Returns what may differ from start to start."""
         return {name: value for name, value in self.flat().items() if name in CIRCUMSTANCES}
+
+
+def frozen_endpoints(freeze_at, backbone):
+    """Returns how many endpoints of a backbone stay as they are: of 2 or "2", of "alexnet:0,resnet:4" its family's.
+
+    Raises FlagError where the text is of another form, or has nothing for the backbone.
+    """
+    family = "resnet" if backbone.startswith("resnet") else backbone
+    entries = [entry.strip().rpartition(":") for entry in str(freeze_at).split(",")]
+    try:
+        depths = {of: int(depth) for of, _, depth in entries}
+    except ValueError:
+        raise FlagError(f"--freeze_at={freeze_at}: give a number such as 2, or alexnet:0,vgg16:2,resnet:4") from None
+    if family not in depths and [*depths] != [""]:
+        raise FlagError(f"--freeze_at={freeze_at}: says nothing for {family}; add {family}:2, or give one number")
+    return depths.get(family, depths.get(""))
 
 
 def one_of(flag, value, choices):

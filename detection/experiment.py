@@ -15,7 +15,7 @@ from data.errors import FlagError, UserError
 from data.voc import VOC_CLASSES, open_set, read_classes
 from data.voc_check import defects, table
 from detection import batch_statistics, evaluation, loading
-from detection.config import DetectionConfig
+from detection.config import RECALIBRATION_BATCHES, DetectionConfig
 from detection.faster_rcnn import PARTS_OF_LOSS, FasterRCNN
 from detection.input import TrainingPictures
 from detection.parts import freeze, parts_of
@@ -55,7 +55,8 @@ class Experiment:
         if config.run.export:
             self.backbone = loading.load(config.run.export, expected or {})
             self.architecture = self.backbone.architecture
-            self.weights = _sha256(Path(config.run.export) / bundle.WEIGHTS)
+            random = config.run.initialization == "random"
+            self.weights = "random" if random else _sha256(Path(config.run.export) / bundle.WEIGHTS)
         elif self.begun:
             self.architecture, self.weights = self.stored["architecture"], self.stored["weights"]
             self.backbone = backbone_from_architecture(self.architecture)
@@ -64,6 +65,8 @@ class Experiment:
                 "--export: give the folder of an export to begin from (la_tf.train and la_tf.export make one)"
             )
         name = self.architecture["name"]
+        if config.detector.batch_norm == "recalibrated" and not self.architecture["batch_norm"]:
+            raise FlagError("--batch_norm=recalibrated: the export has no batch norms; leave it out")
         self.config = DetectionConfig(
             config.data,
             config.detector.resolved(name, list(self.backbone.strides)),
@@ -127,6 +130,8 @@ class Experiment:
     @property
     def warnings(self):
         """What the user should know, a line each."""
+        if self.config.run.initialization == "random" and self.config.detector.freeze_at:
+            yield "--initialization=random: what --freeze_at freezes stays random; --freeze_at=0 lets it learn"
         if self.val is None:
             yield "there will be no mAP and no drawn pictures while it trains; --val_set=2007_val, for one, gives them"
             return
@@ -146,7 +151,7 @@ class Experiment:
             **self.config.identity(),
         }
         circumstances, versions = self.config.circumstances(), model_dir.versions()
-        model_dir.claim(self.folder, identity, circumstances, versions, self.begun)
+        model_dir.claim(self.folder, identity, circumstances, versions, self.begun, self.config.defaults())
 
     def headline(self):
         """Returns one line that says what is about to run."""
@@ -163,8 +168,8 @@ class Experiment:
         )
 
     def run_config(self, strategy=None):
-        """Returns the Estimator's RunConfig."""
-        return RunConfig.of(self.config.run, strategy)
+        """Returns the Estimator's RunConfig; the best checkpoint by the val set is kept."""
+        return RunConfig.of(self.config.run, strategy, keep_best="val_ap50" if self.config.data.val_set else None)
 
     def model_fn(self):
         """Returns the detector, compiled; its backbone's weights are the export's."""
@@ -175,9 +180,10 @@ class Experiment:
             )
         detector, optimizer = self.config.detector, self.config.optimizer
         backbone = backbone_from_architecture(self.architecture)  # anew: within the strategy's scope
-        # A run that has begun takes them from its checkpoint, in place of these.
-        for weight, exported in zip(backbone.model.weights, self.backbone.model.weights, strict=True):
-            weight.assign(exported.numpy())
+        if self.config.run.initialization == "export":
+            # A run that has begun takes them from its checkpoint, in place of these.
+            for weight, exported in zip(backbone.model.weights, self.backbone.model.weights, strict=True):
+                weight.assign(exported.numpy())
         parts = parts_of(backbone, detector.roi_side, detector.dropout, detector.extra_norm)
         freeze(parts, backbone, detector.freeze_at, detector.batch_norm)
         model = FasterRCNN(
@@ -198,9 +204,12 @@ class Experiment:
         return model
 
     def train_spec(self):
-        """Returns what to train, with the hooks that write metrics and show progress."""
+        """Returns what to train, with the hooks that recalibrate, write metrics and show progress."""
         run, data = self.config.run, self.config.data
+        recalibrated = self.config.detector.batch_norm == "recalibrated"
+        count = run.precise_batches or min(RECALIBRATION_BATCHES, self.pictures.steps_per_epoch)
         hooks = (
+            *([batch_statistics.Recalibration(self.pictures.batches, count)] if recalibrated else []),
             MetricsWriter(run.model_dir),
             Progress(run.steps, data.batch_size, run.eval_steps, SHOWN, called="round"),
         )
@@ -213,7 +222,7 @@ class Experiment:
     def eval_specs(self):
         """Returns what follows each round: precise statistics, and the evaluation on the val set, where asked for."""
         specs = []
-        if self.config.run.precise_batches:
+        if self.config.run.precise_batches and self.config.detector.batch_norm != "recalibrated":
             specs.append(EvalSpec(self.input_fn, self.measure_statistics, name="statistics"))
         if self.val is not None:
             specs.append(EvalSpec(self.input_fn, self.evaluate_val, name="val"))
@@ -222,7 +231,8 @@ class Experiment:
     def measure_statistics(self, model, _):
         """Gives batch norms the statistics of the next batches."""
         batches = self.pictures.batches(int(model.optimizer.iterations.numpy()))
-        batch_statistics.measure(model, (next(batches) for _ in range(self.config.run.precise_batches)))
+        measured = (next(batches) for _ in range(self.config.run.precise_batches))
+        batch_statistics.measure(model, measured, batch_statistics.learning(model))
         return {"measured_batches": self.config.run.precise_batches}
 
     def evaluate_val(self, model, _):

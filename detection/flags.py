@@ -1,12 +1,15 @@
 """The flags of the detection mains: defined here, read here, known nowhere else."""
 
+import copy
 from dataclasses import fields
 
 from absl import flags
 
 from data.errors import FlagError
+from detection import preset_files
 from detection.config import (
     BATCH_NORMS,
+    INITIALIZATIONS,
     ROI_POOLINGS,
     STRATEGIES,
     DataOptions,
@@ -25,6 +28,13 @@ _RUN = {field.name: field.default for field in fields(RunOptions)}
 def _joined(values):
     return [f"{value:g}" for value in values]
 
+
+flags.DEFINE_string(
+    "preset",
+    None,
+    f"{' | '.join(preset_files.names())}: whose flags hold where no others are given. Another --batch_size "
+    "or --steps than its own scales its schedule.",
+)
 
 flags.DEFINE_string("devkit", None, "Folder that holds VOC2007/ or VOC2012/, an own folder in VOC layout, or tfds:voc.")
 flags.DEFINE_string("train_set", _DATA["train_set"], "E.g. 2007_trainval, 2007_trainval+2012_trainval; own: train.")
@@ -48,6 +58,11 @@ flags.DEFINE_integer("workers", _DATA["workers"], "Parallel calls of the input p
 
 flags.DEFINE_string("export", None, "The exported backbone to begin from; a run that has begun does not need it.")
 flags.DEFINE_string(
+    "initialization",
+    _RUN["initialization"],
+    f"{' | '.join(INITIALIZATIONS)}: the export's weights, or none of them: the control, drawn by --seed.",
+)
+flags.DEFINE_string(
     "backbone", None, "What the export has to be: alexnet | vgg16 | resnet18 | resnet50 ... Default: any."
 )
 flags.DEFINE_integer("width", None, "What the export's width has to be. Default: any.")
@@ -58,11 +73,15 @@ flags.DEFINE_string(
     "channel_order", None, "What order the export has to want its channels in, RGB or BGR. Default: any."
 )
 
-flags.DEFINE_integer(
-    "freeze_at", None, "Keeps conv1 to convN as they are; of ResNets conv2 is the first block. Default: 2; alexnet 0."
+flags.DEFINE_string(
+    "freeze_at",
+    _DETECTOR.freeze_at,
+    "Keeps conv1 to convN as they are; of ResNets conv2 is the first block. A number, or one for each family.",
 )
 flags.DEFINE_string(
-    "batch_norm", _DETECTOR.batch_norm, f"{' | '.join(BATCH_NORMS)}: statistics of the export, a replica, or all."
+    "batch_norm",
+    _DETECTOR.batch_norm,
+    f"{' | '.join(BATCH_NORMS)}: statistics of the export, measured before the first step, of a replica, or of all.",
 )
 flags.DEFINE_boolean("extra_norm", _DETECTOR.extra_norm, "A batch norm behind conv5 of ResNets, as MoCo's detectors.")
 flags.DEFINE_float("dropout", None, "Behind fc6 and fc7 of alexnet and vgg16. Default: 0.5.")
@@ -113,7 +132,9 @@ flags.DEFINE_string(
 )
 flags.DEFINE_integer("drawn_pictures", _RUN["drawn_pictures"], "Of --val_set, with boxes, in TensorBoard.")
 flags.DEFINE_integer(
-    "precise_batches", _RUN["precise_batches"], "Over which batch norms' statistics are measured before evaluations."
+    "precise_batches",
+    _RUN["precise_batches"],
+    "Over which batch norms' statistics are measured before evaluations; recalibrated ones once, default 200.",
 )
 flags.DEFINE_boolean("deterministic", _RUN["deterministic"], "Deterministic kernels: slower, bit-identical.")
 flags.DEFINE_string("strategy", _RUN["strategy"], f"{' | '.join(STRATEGIES)}: one device, or several of this machine.")
@@ -124,6 +145,7 @@ _EXPECTED = {"backbone": "name", "width": "width", "resnet_version": "resnet_ver
 
 def config() -> DetectionConfig:
     """Reads all flags into a validated DetectionConfig; raises FlagError naming the flag that is wrong."""
+    _take_preset()
     return DetectionConfig(
         data=_read(DataOptions, short_side=_numbers("short_side", int)),
         detector=_read(
@@ -146,6 +168,7 @@ def expected() -> dict:
 
 def data_options() -> DataOptions:
     """Reads the flags of the annotated pictures alone."""
+    _take_preset()
     return _read(DataOptions, short_side=_numbers("short_side", int))
 
 
@@ -153,6 +176,45 @@ def given() -> list[str]:
     """Returns the names of the flags above that are given."""
     own = flags.FLAGS.flags_by_module_dict()[__name__]
     return [flag.name for flag in own if flag.present]
+
+
+def preset_values(name: str | None) -> dict:
+    """Returns the values of all flags above with a preset alone, by name; None: their defaults."""
+    apart = flags.FlagValues()
+    for flag in flags.FLAGS.flags_by_module_dict()[__name__]:
+        apart[flag.name] = copy.deepcopy(flag)
+        apart[flag.name].unparse()
+    try:
+        apart([name, *(preset_files.lines_of(name) if name else ())])
+    except flags.Error as error:
+        raise FlagError(f"--preset={name}: {error}") from None
+    return {flag: apart[flag].value for flag in apart}
+
+
+def preset_schedule() -> dict:
+    """Returns the schedule of --preset, or the default one, at its own batch size and length."""
+    values = preset_values(flags.FLAGS["preset"].value)
+    schedule = {name: values[name] for name in ("learning_rate", "batch_size", "steps", "warmup_steps", "eval_steps")}
+    return schedule | {"drop_steps": tuple(int(step) for step in values["drop_steps"])}
+
+
+def given_lines(but=()) -> list[str]:
+    """Returns the flags above that are given, as another program takes them, without those called `but`."""
+    own = flags.FLAGS.flags_by_module_dict()[__name__]
+    return [flag.serialize() for flag in own if flag.present and flag.name not in but]
+
+
+def _take_preset():
+    """Gives each flag that is not given what --preset says of it, its schedule at the batch and length that are."""
+    name, batch, steps = (flags.FLAGS[flag] for flag in ("preset", "batch_size", "steps"))
+    if name.value is None:
+        return
+    schedule = preset_files.scaled(
+        preset_schedule(), batch.value if batch.present else None, steps.value if steps.present else None
+    )
+    values = preset_values(name.value) | schedule | {"drop_steps": [str(step) for step in schedule["drop_steps"]]}
+    for flag in values.keys() - {"preset", *given()}:
+        flags.FLAGS[flag].value = values[flag]
 
 
 def model_dir() -> str | None:

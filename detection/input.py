@@ -160,15 +160,15 @@ def scaled(picture, row, short_side, long_side, mirrored=False, boxes_xyxy=None,
 def _padded(examples, batch_size, drop_remainder=True):
     spec = examples.element_spec
     values = {name: tf.constant(OUTSIDE if name == "image" else 0, each.dtype) for name, each in spec.items()}
-    batches = examples.padded_batch(batch_size, padding_values=values, drop_remainder=drop_remainder)
+    return examples.padded_batch(batch_size, padding_values=values, drop_remainder=drop_remainder).map(to_multiples)
 
-    def to_multiples(batch):
-        sides = tf.shape(batch["image"])[1:3]
-        missing = padded_side(sides, MULTIPLE) - sides
-        margins = [[0, 0], [0, missing[0]], [0, missing[1]], [0, 0]]
-        return {**batch, "image": tf.pad(batch["image"], margins, constant_values=OUTSIDE)}
 
-    return batches.map(to_multiples)
+def to_multiples(batch):
+    """Returns a batch whose pictures `[B, H, W, 3]` are padded to sides that fit the networks' strides."""
+    sides = tf.shape(batch["image"])[1:3]
+    missing = padded_side(sides, MULTIPLE) - sides
+    margins = [[0, 0], [0, missing[0]], [0, missing[1]], [0, 0]]
+    return {**batch, "image": tf.pad(batch["image"], margins, constant_values=OUTSIDE)}
 
 
 def _learned_boxes(pictures, row, with_difficult):

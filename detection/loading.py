@@ -64,7 +64,8 @@ def stages(model: keras.Model) -> str:
         for layer in part.layers:
             if layer.weights:
                 found.setdefault(layer.name.split("_")[0], []).append(layer)
-    rows = [(stage, *_counts(layers), _norms(layers)) for stage, layers in found.items()]
+    how = model.options.batch_norm
+    rows = [(stage, *_counts(layers), _norms(layers, how)) for stage, layers in found.items()]
     total = [sum(row[column] for row in rows) for column in (1, 2)]
     header = ("stage", "parameters", "that learn", "batch norm")
     return tabulate([*rows, ("total", *total, "")], header, intfmt=",", tablefmt="simple", stralign="left")
@@ -76,11 +77,11 @@ def _counts(layers):
     return sum(size for size, _ in sizes), sum(size for size, learns in sizes if learns)
 
 
-def _norms(layers):
+def _norms(layers, how):
     norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
     if not norms:
         return ""
     learning = [layer for layer in norms if layer.trainable]
     if not learning:
-        return "frozen"
+        return how if how == "recalibrated" else "frozen"
     return "synchronised" if learning[0].synchronized else "of its batch"

@@ -65,14 +65,15 @@ def trunk_end(name: str) -> str:
 
 
 def freeze(parts: Parts, backbone: Backbone, freeze_at: int, batch_norm: str) -> None:
-    """Keeps conv1 to conv{freeze_at} as they are, and with batch_norm="frozen" all statistics, scales and shifts.
+    """Keeps conv1 to conv{freeze_at} as they are, and by `batch_norm` all statistics, scales and shifts.
 
-    Frozen batch norms use their stored statistics in training as well. The extra norm, which is new, always learns.
+    "frozen" and "recalibrated" batch norms use their stored statistics in training as well; whoever trains the latter
+    measures them first (`detection.batch_statistics`). The extra norm, which is new, always learns.
     """
     fixed = {name for endpoint in list(backbone.strides)[:freeze_at] for name in backbone.freeze_groups[endpoint]}
     for layer in (*parts.trunk.layers, *parts.head.layers):
         is_norm = isinstance(layer, keras.layers.BatchNormalization) and layer.name != "extra_norm"
-        if layer.name in fixed or (is_norm and batch_norm == "frozen"):
+        if layer.name in fixed or (is_norm and batch_norm in ("frozen", "recalibrated")):
             layer.trainable = False
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = batch_norm == "synchronised"

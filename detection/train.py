@@ -45,7 +45,11 @@ def train(experiment, strategy):
         )
     estimator = Estimator(experiment.model_fn, experiment.run_config(strategy))
     print(experiment.headline(), file=sys.stderr)
-    if not experiment.begun:
+    if not experiment.begun and run.initialization == "random":
+        print(
+            f"{run.export}: its architecture alone; every weight begins afresh, by --seed={run.seed}", file=sys.stderr
+        )
+    elif not experiment.begun:
         loaded = loading.compared(estimator.model, experiment.backbone, run.export)
         print(loading.report(loaded, run.export), file=sys.stderr)
     print(loading.stages(estimator.model), file=sys.stderr)

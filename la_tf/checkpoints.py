@@ -50,6 +50,16 @@ def latest(model_dir):
     return path_of(model_dir, found[-1]) if found else None
 
 
+def best(model_dir, metric):
+    """Returns the folder of the checkpoint whose epoch came to the highest `metric`, the first of equals.
+
+    None where no checkpoint has measured it.
+    """
+    measured = {step: read_state(path_of(model_dir, step)).get("logs", {}).get(metric) for step in steps(model_dir)}
+    measured = {step: value for step, value in measured.items() if value is not None}
+    return path_of(model_dir, max(measured, key=measured.get)) if measured else None
+
+
 def read_state(checkpoint):
     """Returns the state of a checkpoint folder as a dict."""
     state = json.loads((Path(checkpoint) / "state.json").read_text())
@@ -125,8 +135,10 @@ def fill(weights, checkpoint):
             weight.assign(value)
 
 
-def write(model_dir, step, arrays, state, keep, parts=None, processes=ALONE):
+def write(model_dir, step, arrays, state, keep, parts=None, processes=ALONE, keep_best=None):
     """Writes the checkpoint of `step`, then removes all but the newest `keep`; returns its folder.
+
+    keep_best: a metric; the checkpoint with the highest one stays as well.
 
     All `processes` call it together: the first one writes the `arrays`, each its own `parts`, a dict of `Part`.
     """
@@ -146,7 +158,9 @@ def write(model_dir, step, arrays, state, keep, parts=None, processes=ALONE):
         processes.sum(np.zeros(1))  # and whole
     if first:
         _finish(target, temporary, arrays, {"format": FORMAT, "step": step, **state})
-        remove_folders(path_of(model_dir, old) for old in steps(model_dir)[:-keep])
+        spared = best(model_dir, keep_best) if keep_best else None
+        old = [path_of(model_dir, each) for each in steps(model_dir)[:-keep]]
+        remove_folders(path for path in old if path != spared)
         remove_folders(target.parent.glob(".step-*"))  # of a process that was killed while writing
     processes.sum(np.zeros(1))
     return target

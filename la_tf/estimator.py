@@ -154,10 +154,11 @@ class Estimator:
             else:
                 arrays[name] = variable.numpy()
         hook_states = {type(hook).__name__: hook.get_state() for hook in hooks if hasattr(hook, "get_state")}
-        keep = self.config.keep_checkpoint_max
-        state = {"hooks": hook_states, **state}
-        processes = self.replicas.processes
-        return checkpoints.write(self.config.model_dir, self.step, arrays, state, keep, parts, processes)
+        config, state = self.config, {"hooks": hook_states, **state}
+        return checkpoints.write(
+            config.model_dir, self.step, arrays, state, config.keep_checkpoint_max, parts, self.replicas.processes,
+            config.keep_best,
+        )  # fmt: skip
 
     def train(self, spec, eval_specs=(), exporters=()):
         """Trains to `spec.max_steps`, evaluating and exporting after each epoch; a second call has nothing left to do.

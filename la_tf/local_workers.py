@@ -1,8 +1,6 @@
 """The processes of a run on one machine: what each is told, and how they live and end together. No TensorFlow."""
 
 import contextlib
-import ctypes
-import functools
 import json
 import os
 import signal
@@ -14,10 +12,10 @@ import time
 from pathlib import Path
 
 from data.errors import FlagError
+from la_tf.child_processes import tied
 
 SETTLE = 2  # seconds for the others to say for themselves that they lost one
 GRACE = 10  # seconds from a request to stop to kill -9
-PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 HELP = {"--help", "-help", "-h", "-?"}
 
 
@@ -93,10 +91,7 @@ def _ports(count):
 
 def _start(command, environments):
     """Starts the workers; returns their Popens, in order."""
-    # Loaded here: between fork and exec nothing may be.
-    prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
-    tie = prctl and functools.partial(_die_with, os.getpid(), prctl)
-    workers = []
+    tie, workers = tied(signal.SIGKILL), []
     try:
         for variables in environments:
             # Ctrl-C in a terminal goes to a whole group of processes: theirs are others, so that they hear of it once.
@@ -110,13 +105,6 @@ def _start(command, environments):
         _send(workers, signal.SIGKILL)
         raise
     return workers
-
-
-def _die_with(parent, prctl):
-    """In a new process: it is killed when `parent` ends, however that comes about."""
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it has ended already
-        os._exit(1)
 
 
 @contextlib.contextmanager

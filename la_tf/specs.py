@@ -22,18 +22,20 @@ class RunConfig:
     seed: int = 0
     save_checkpoints_steps: int = 0  # besides the end of every epoch; 0: at the end of epochs alone
     keep_checkpoint_max: int = 3
+    keep_best: str | None = None  # a metric: the checkpoint with the highest one stays beside the newest
     log_step_count_steps: int = 100
     strategy: Any = None  # of tf.distribute; None: one device
     deterministic: bool = False  # TensorFlow's deterministic kernels: slower, bit-identical on one machine
 
     @classmethod
-    def of(cls, options, strategy=None):
+    def of(cls, options, strategy=None, keep_best=None):
         """Returns that of the run options of a main, whose names are its flags'."""
         return cls(
             model_dir=options.model_dir,
             seed=options.seed,
             save_checkpoints_steps=options.checkpoint_steps,
             keep_checkpoint_max=options.keep,
+            keep_best=keep_best,
             log_step_count_steps=options.log_steps,
             strategy=strategy,
             deterministic=options.deterministic,

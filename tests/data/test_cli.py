@@ -13,6 +13,8 @@ MAINS = {  # with a flag of each
     "la_tf.train": "--model_dir",
     "la_tf.export": "--model_dir",
     "la_tf.analyze": "--model_dir",
+    "detection.export": "--model_dir",
+    "detection.predict": "--out",
     "data.show": "--out",
     "data.check": "--bad_csv",
     "data.build_tfrecords": "--source",
@@ -137,7 +139,7 @@ MAIN = '''"""A main of one line: python -m little"""
 from data.errors import UserError
 from data import cli
 
-def main():
+def main({arguments}):
     {body}
 
 if __name__ == "__main__":
@@ -145,14 +147,27 @@ if __name__ == "__main__":
 '''
 
 
-def run_little(env, tmp_path, body, *flags, options=""):
-    (tmp_path / "little.py").write_text(MAIN.format(body=body, options=options))
+def run_little(env, tmp_path, body, *flags, options="", arguments=""):
+    (tmp_path / "little.py").write_text(MAIN.format(body=body, options=options, arguments=arguments))
     return run(env, "little", *flags, cwd=tmp_path)
 
 
 def test_the_result_is_the_last_line_as_json(without_tensorflow, tmp_path):
     process = run_little(without_tensorflow, tmp_path, "print('on the way'); return {'knn_top1': 0.5}")
     assert process.returncode == 0 and json.loads(process.stdout.splitlines()[-1]) == {"knn_top1": 0.5}
+
+
+def test_a_main_that_takes_files_gets_them_wherever_they_stand_of_any_bytes(without_tensorflow, tmp_path):
+    files = ["a b.jpg", os.fsdecode(b"\xff\xfe.png"), "-c.jpg"]
+    given = (files[0], "--nodebug", files[1], "--", files[2])
+    taking = {"options": ", files=True", "arguments": "files"}
+    process = run_little(without_tensorflow, tmp_path, "return {'files': files}", *given, **taking)
+    assert process.returncode == 0, process.stderr
+    assert json.loads(process.stdout) == {"files": files}
+    refused = run_little(without_tensorflow, tmp_path, "return {}", files[0])
+    assert error_line(refused, 2) == "error: a b.jpg: flags alone are understood, e.g. --dataset=digits"
+    unknown = run_little(without_tensorflow, tmp_path, "return {}", files[0], "--colour=3", **taking)
+    assert "colour" in error_line(unknown, 2)
 
 
 def test_an_error_of_the_users_is_one_line_unless_the_traceback_is_asked_for(without_tensorflow, tmp_path):

@@ -1,0 +1,212 @@
+"""From a pretrained backbone to the paper's detection table: python -m detection.run --pretrain_run=M --preset=paper_la
+
+The backbone: a run of la_tf.train (--pretrain_run), an export (--export), or a file of keras.applications
+(--keras_resnet50, --keras_vgg16), the supervised control. With --initialization=random its architecture alone: the
+other control. All sets are looked at, then for each of --seeds a detector is trained, selected by --val_set where there
+is one, and scored once on --test_set; a line each goes to results.jsonl in the run, or in --out, for
+la_tf.report --table=3. --at_steps does so for several checkpoints of a run and draws a curve in its TensorBoard.
+The same command goes on where it was interrupted. --diff_presets=A,B says what two presets differ in.
+"""
+
+import shutil
+import statistics
+import sys
+from pathlib import Path
+
+from absl import flags
+from tabulate import tabulate
+
+from data import cli
+from data.errors import FlagError, UserError
+from detection import commands, preset_files, record
+from detection import flags as detection_flags
+from detection.chain import SELECTED_BY, Chain, Wanted
+from la_tf import checkpoints, model_dir, results
+
+flags.DEFINE_string("pretrain_run", None, "The run whose embedding is fine-tuned.")
+flags.DEFINE_list("at_steps", None, "Several of its checkpoints, by their steps, or all. Default: the newest.")
+flags.DEFINE_string("keras_resnet50", None, "Or: weights of keras.applications' ResNet50, a file of yours.")
+flags.DEFINE_string("keras_vgg16", None, "Or: those of its VGG16, with the top.")
+flags.DEFINE_string("test_set", "2007_test", "What is scored, once for each detector; own folder: test.")
+flags.DEFINE_integer("seeds", 3, "How many detectors, with the seeds --seed, --seed + 1, ...")
+flags.DEFINE_string("out", None, "Folder for detectors and results.jsonl. Default: the run.")
+flags.DEFINE_string("pretrain_data", None, "Pictures of the pretraining, where they have moved: as --dataset has it.")
+flags.DEFINE_list("diff_presets", None, "Two presets: prints the flags that they differ in, and does nothing else.")
+
+BACKBONES = ("pretrain_run", "export", "keras_resnet50", "keras_vgg16")
+NOT_SETTINGS = ("seed", "preset", "initialization")  # what a line says of these it says elsewhere
+
+
+def main():
+    """Flags -> detectors -> results; returns mean and deviation of the test mAP."""
+    if flags.FLAGS["diff_presets"].value:
+        return difference(flags.FLAGS["diff_presets"].value)
+    asked, out = wanted(), Path(flags.FLAGS["out"].value or flags.FLAGS["pretrain_run"].value or "")
+    for warning in asked.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    with model_dir.locked(out / "detection", "out", "wait for it"):
+        folder = out / "detection" / asked.name
+        found = {}
+        for name, export in exports(out / "detection" / "exports"):
+            found[name] = Chain(asked, export, folder / name, out).run()
+        if flags.FLAGS["at_steps"].value:
+            draw_curve(Path(flags.FLAGS["pretrain_run"].value), asked, found)
+    print(table(found), file=sys.stderr)
+    report = folder / "table3.md"
+    commands.run("la_tf.report", "--table=3", f"--runs={out}", f"--out={report}")
+    print(report.read_text(), file=sys.stderr)
+    return {"results": str(out / results.FILE), "table": str(report), **last_numbers(found)}
+
+
+def wanted() -> Wanted:
+    """Reads the flags; raises FlagError for those that do not go together."""
+    given = [name for name in BACKBONES if flags.FLAGS[name].value]
+    if len(given) != 1:
+        raise FlagError(f"--{', --'.join(BACKBONES)}: give one of them, the backbone to fine-tune")
+    if flags.FLAGS["at_steps"].value and given != ["pretrain_run"]:
+        raise FlagError(f"--at_steps: goes with --pretrain_run; --{given[0]} has no checkpoints")
+    if given != ["pretrain_run"] and not flags.FLAGS["out"].value:
+        raise FlagError(f"--out: say where detectors and results are to live, for --{given[0]} has no run")
+    if flags.FLAGS["seeds"].value < 1:
+        raise FlagError(f"--seeds={flags.FLAGS['seeds'].value}: must be at least 1")
+    if detection_flags.model_dir():
+        raise FlagError("--model_dir: every seed has one of its own; --out says where they lie")
+    flags.FLAGS["model_dir"].value = "of each seed"
+    config = detection_flags.config()
+    config.check_training()
+    schedule, preset = detection_flags.preset_schedule(), flags.FLAGS["preset"].value
+    alone, lasting = detection_flags.preset_values(preset), {*config.identity(), *record.DECIDING} - {*NOT_SETTINGS}
+    return Wanted(
+        config=config,
+        preset=preset,
+        test_set=flags.FLAGS["test_set"].value,
+        seeds=flags.FLAGS["seeds"].value,
+        pretrain_data=flags.FLAGS["pretrain_data"].value,
+        given=tuple(detection_flags.given_lines(but=("export", "model_dir", "seed"))),
+        own=tuple(
+            name for name in detection_flags.given() if name in lasting and flags.FLAGS[name].value != alone[name]
+        ),
+        pictures=schedule["steps"] * schedule["batch_size"],
+        command=tuple(sys.argv[1:]),
+    )
+
+
+# -- the backbones ----------------------------------------------------------------------------------------------------
+
+
+def exports(folder: Path):
+    """Yields (name, export) of each backbone, made in `folder` where it is not yet one."""
+    run, weights = flags.FLAGS["pretrain_run"].value, {name: flags.FLAGS[name].value for name in BACKBONES[2:]}
+    if run:
+        for step in steps_of(run):
+            name = f"step-{step:08d}"
+            yield name, _made(folder / name, "la_tf.export", f"--model_dir={run}", f"--step={step}")
+    elif flags.FLAGS["export"].value:
+        export = Path(flags.FLAGS["export"].value)
+        if not (export / "backbone.weights.h5").exists():
+            raise UserError(f"--export={export}: no export (it has no backbone.weights.h5); make one by la_tf.export")
+        yield f"weights-{record.weights_of(export)}", export
+    else:
+        source, file = next((name, file) for name, file in weights.items() if file)
+        yield source, _made(folder / source, "la_tf.import_weights", f"--source={source}", f"--weights={file}")
+
+
+def _made(export, main, *arguments):
+    if not export.exists():
+        commands.run(main, *arguments, f"--out={export}")
+    return export
+
+
+def steps_of(run: str) -> list[int]:
+    """Returns the steps of --at_steps, the newest without it; raises what names those that there are."""
+    path, known = Path(run) / "config.json", checkpoints.steps(run)
+    if not path.exists() or "method" not in model_dir.stored_identity(run):
+        raise UserError(f"--pretrain_run={run}: no run of la_tf.train lives there")
+    if not known:
+        raise UserError(f"--pretrain_run={run}: has no checkpoint yet")
+    asked = flags.FLAGS["at_steps"].value
+    if not asked:
+        return known[-1:]
+    if asked == ["all"]:
+        return known
+    strange = [step for step in asked if not step.isdecimal() or int(step) not in known]
+    if strange:
+        listed = ", ".join(map(str, known))
+        raise FlagError(f"--at_steps={strange[0]}: no checkpoint of {run}; there are {listed} (--keep keeps more)")
+    return sorted({int(step) for step in asked})
+
+
+# -- what it came to --------------------------------------------------------------------------------------------------
+
+
+def draw_curve(run: Path, asked: Wanted, found: dict):
+    """Writes mean and deviation of the mAP of each checkpoint to eval_detection-<settings>/ of its run, all anew."""
+    cli.load_tensorflow()
+    from la_tf.callbacks import EventFolder
+
+    folder = run / f"eval_detection-{asked.name}"
+    shutil.rmtree(folder, ignore_errors=True)
+    events = EventFolder(folder)
+    for name, lines in found.items():
+        numbers = {f"detection/test_{key}": value for key, value in _spread(lines, "mAP").items()}
+        if all(SELECTED_BY in line["results"] for line in lines):
+            numbers |= {f"detection/{SELECTED_BY}_{key}": value for key, value in _spread(lines, SELECTED_BY).items()}
+        events.write(int(name.removeprefix("step-")), numbers)
+
+
+def _spread(lines, name):
+    values = [line["results"][name] for line in lines]
+    sd = record.deviation(values)
+    return {"mean": statistics.mean(values)} | ({} if sd is None else {"sd": sd})
+
+
+def table(found: dict) -> str:
+    """Returns what the seeds came to, in per cent, with mean and deviation below each backbone."""
+    rows = []
+    for name, lines in found.items():
+        for line in lines:
+            numbers = line["results"]
+            shown = (numbers.get(SELECTED_BY), *(numbers[f"voc07_{key}"] for key in ("ap50", "ap75", "ap")))
+            rows.append([name, line["settings"]["seed"], numbers["step"], *map(_percent, shown)])
+        columns = zip(*([numbers for numbers in _scores(line)] for line in lines), strict=True)
+        rows.append([name, "mean", "", "", *map(_with_deviation, columns)])
+    head = ("backbone", "seed", "step", "val AP50", "test AP50 = mAP", "AP75", "AP")
+    return tabulate(rows, head, tablefmt="simple", disable_numparse=True, stralign="right")
+
+
+def _scores(line):
+    return [line["results"][f"voc07_{key}"] for key in ("ap50", "ap75", "ap")]
+
+
+def _percent(value):
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
+def _with_deviation(values):
+    sd = record.deviation(list(values))
+    return _percent(statistics.mean(values)) + ("" if sd is None else f" ± {_percent(sd)}")
+
+
+def last_numbers(found: dict) -> dict:
+    """Returns the numbers of the last backbone."""
+    *_, lines = found.values()
+    return {"seeds": [line["settings"]["seed"] for line in lines], **_spread(lines, "mAP")}
+
+
+def difference(names: list[str]) -> dict:
+    """Prints the flags that two presets differ in; returns their values."""
+    if len(names) != 2:
+        raise FlagError(f"--diff_presets={','.join(names)}: give two of {', '.join(preset_files.names())}")
+    one, other = map(detection_flags.preset_values, names)
+    differing = {name: (one[name], other[name]) for name in one if one[name] != other[name]}
+    rows = [(f"--{name}", *map(_shown, values)) for name, values in differing.items()]
+    print(tabulate(rows, ("", *names), tablefmt="simple", disable_numparse=True), file=sys.stderr)
+    return {"differing": {name: dict(zip(names, values, strict=True)) for name, values in differing.items()}}
+
+
+def _shown(value):
+    return ",".join(value) if isinstance(value, list) else "-" if value is None else str(value)
+
+
+if __name__ == "__main__":
+    cli.run(main, resumes=True)
