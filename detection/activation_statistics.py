@@ -11,6 +11,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 from data import pipeline
 from data.errors import UserError
@@ -65,18 +66,17 @@ def drift(moments: Moments, norm: keras.layers.BatchNormalization) -> dict[str, 
     `shift`: of the mean, in stored deviations. `ratio`: of the deviation to the stored one. `drift`: both at once, the
     distance of shift and ratio from 0 and 1 (that of two normal distributions, 2-Wasserstein, in stored deviations).
     """
-    stored = (
-        norm.moving_variance.numpy().astype(np.float64) + norm.epsilon
-    )  # as the norm has it: some channels are dead
+    # With the norm's own epsilon, which is all there is of a channel that is dead.
+    stored = norm.moving_variance.numpy().astype(np.float64) + norm.epsilon
     shift = np.abs(moments.mean - norm.moving_mean.numpy()) / np.sqrt(stored)
     ratio = np.sqrt((moments.variance + norm.epsilon) / stored)
     values = {"shift": shift, "ratio": ratio, "drift": np.hypot(shift, ratio - 1)}
     return {name: float(each.mean()) for name, each in values.items()}
 
 
-def mean_of(drifts: list[dict[str, float]]) -> dict[str, float]:
+def mean_of(several: list[dict[str, float]]) -> dict[str, float]:
     """Returns the mean of what `drift` gives for several norms."""
-    return {name: float(np.mean([each[name] for each in drifts])) for name in drifts[0]}
+    return {name: float(np.mean([each[name] for each in several])) for name in several[0]}
 
 
 # -- networks and pictures ------------------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ def observed(backbone: Backbone, batches) -> Seen:
     """
     parts = [(least, _moments_of(network)) for least, network in networks(backbone)]
     found, pictures = [], 0
-    for batch in batches:
+    for batch in tqdm(batches, "pictures", leave=False, disable=None):
         maps, side = batch, min(batch.shape[1:3])
         for moments_of in (moments_of for least, moments_of in parts if side >= least):
             maps, moments = moments_of(maps)
@@ -176,3 +176,27 @@ def pretraining_views(split: Split, image_size: int, count: int, workers: int = 
             yield views
     if none:
         raise UserError(f"--pretrain_data: none of {len(rows)} pictures of {split} can be read")
+
+
+# -- of a backbone --------------------------------------------------------------------------------------------------
+
+
+def stages(backbone: Backbone, seen: Seen) -> dict[str, dict]:
+    """Returns of each endpoint `mean` and `sd`, and `norms`, the mean drift of its batch norms; None without any."""
+    return {
+        endpoint: scale(moments) | {"norms": mean_drift(backbone, seen, [endpoint])}
+        for endpoint, moments in seen.endpoints.items()
+    }
+
+
+def drifts(backbone: Backbone, seen: Seen, endpoints=None) -> dict[str, dict[str, float]]:
+    """Returns the drift of each batch norm of `endpoints`, None: of each that was seen, by its name."""
+    groups = [backbone.freeze_groups[endpoint] for endpoint in endpoints or seen.endpoints]
+    names = [name for group in groups for name in group if name in seen.norms]
+    return {name: drift(seen.norms[name], backbone.model.get_layer(name)) for name in names}
+
+
+def mean_drift(backbone: Backbone, seen: Seen, endpoints=None) -> dict[str, float] | None:
+    """Returns the mean of `drifts`, each batch norm counted once; None where there is none."""
+    found = drifts(backbone, seen, endpoints)
+    return mean_of([*found.values()]) if found else None

@@ -26,8 +26,8 @@ from la_tf import model_dir
 FORMAT = 1
 DESCRIPTION = "detector.json"
 BOXES = (
-    "boxes_xyxy are x1, y1, x2, y2 in px of the picture as it is encoded, turned upright where EXIF says so; the first "
-    "pixel is 0 and both corners belong to the box, so its width is x2 - x1 + 1"
+    "a box is x1, y1, x2, y2 in px of the original picture, turned upright where EXIF says so; the first pixel is 0, "
+    "both corners belong to it: the box's width is x2 - x1 + 1"
 )
 UNREADABLE = "is cut short, damaged or no picture (JPEG, PNG, GIF, still WebP and BMP are read)"
 TOLERANCE = 1e-3  # px, and of a score
