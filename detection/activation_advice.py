@@ -51,8 +51,8 @@ def scale_warning(deviation: float, endpoint: str) -> str | None:
         else ("small", "will learn slowly", "raise the --learning_rate")
     )
     return (
-        f"{endpoint} has a deviation of {deviation:.3g}, {size} for the fresh layers behind it, which {then} under frozen "
-        f"norms: let norms learn (--batch_norm=local or synchronised{extra}), or {rate}"
+        f"{endpoint} has a deviation of {deviation:.3g}, {size} for the fresh layers behind it, which {then} under "
+        f"frozen norms: let norms learn (--batch_norm=local or synchronised{extra}), or {rate}"
     )
 
 

@@ -180,15 +180,21 @@ def given() -> list[str]:
 
 def preset_values(name: str | None) -> dict:
     """Returns the values of all flags above with a preset alone, by name; None: their defaults."""
+    apart = _alone(name)
+    return {flag: apart[flag].value for flag in apart}
+
+
+def _alone(name):
+    """The flags above as a preset has them, apart from those of this command."""
     apart = flags.FlagValues()
     for flag in flags.FLAGS.flags_by_module_dict()[__name__]:
         apart[flag.name] = copy.deepcopy(flag)
         apart[flag.name].unparse()
     try:
-        apart([name, *(preset_files.lines_of(name) if name else ())])
+        apart([name or "", *(preset_files.lines_of(name) if name else ())])
     except flags.Error as error:
         raise FlagError(f"--preset={name}: {error}") from None
-    return {flag: apart[flag].value for flag in apart}
+    return apart
 
 
 def preset_schedule() -> dict:
@@ -212,8 +218,10 @@ def _take_preset():
     schedule = preset_files.scaled(
         preset_schedule(), batch.value if batch.present else None, steps.value if steps.present else None
     )
-    values = preset_values(name.value) | schedule | {"drop_steps": [str(step) for step in schedule["drop_steps"]]}
-    for flag in values.keys() - {"preset", *given()}:
+    alone = _alone(name.value)
+    values = {flag: alone[flag].value for flag in alone if alone[flag].present} | schedule
+    values["drop_steps"] = [str(step) for step in schedule["drop_steps"]]
+    for flag in values.keys() - {*given()}:
         flags.FLAGS[flag].value = values[flag]
 
 

@@ -55,8 +55,9 @@ class Entry:
 
     @property
     def unit(self):
-        """What distinguishes the runs that a mean is taken over: the seed of training."""
-        return self.record["subject"].get("seed")
+        """What distinguishes the runs that a mean is taken over: the seed of training; of detectors theirs, too."""
+        seed = self.record["subject"].get("seed")
+        return (seed, self.record["settings"].get("seed")) if self.record["protocol"] == "detection" else seed
 
     @property
     def time(self):

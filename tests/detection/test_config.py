@@ -5,7 +5,14 @@ import dataclasses
 import pytest
 
 from data.errors import FlagError
-from detection.config import DataOptions, DetectionConfig, DetectorOptions, OptimizerOptions, RunOptions
+from detection.config import (
+    DataOptions,
+    DetectionConfig,
+    DetectorOptions,
+    OptimizerOptions,
+    RunOptions,
+    frozen_endpoints,
+)
 
 RESNET = ["conv1", "conv2", "conv3", "conv4", "conv5"]
 PLAIN = [*RESNET, "fc6", "fc7"]
@@ -42,6 +49,23 @@ def test_what_follows_from_the_backbone(backbone, endpoints, freeze_at, dropout,
     resolved = DetectorOptions().resolved(backbone, endpoints)
     assert (resolved.freeze_at, resolved.dropout, resolved.roi_side) == (freeze_at, dropout, side)
     assert OptimizerOptions().resolved(backbone).double_bias is double
+
+
+@pytest.mark.parametrize(
+    ("text", "backbone", "depth"),
+    [
+        ("alexnet:0,vgg16:2,resnet:4", "resnet50", 4), ("alexnet:0,vgg16:2,resnet:4", "vgg16", 2),
+        ("alexnet:0, vgg16:2", "alexnet", 0), ("3", "resnet18", 3), (1, "vgg16", 1),
+    ],
+)  # fmt: skip
+def test_frozen_endpoints_by_family(text, backbone, depth):
+    assert frozen_endpoints(text, backbone) == depth
+
+
+@pytest.mark.parametrize("text", ["conv2", "resnet:", "resnet:4;vgg16:2", "vgg16:2", ""])
+def test_frozen_endpoints_that_say_nothing_are_refused(text):
+    with pytest.raises(FlagError, match=rf"^--freeze_at={text}: (give a number|says nothing for resnet)"):
+        frozen_endpoints(text, "resnet50")
 
 
 def test_what_is_said_stays():

@@ -50,6 +50,18 @@ def test_only_the_newest_are_kept(tmp_path):
     assert sorted(os.listdir(checkpoints.folder(tmp_path))) == ["step-00000040"]
 
 
+def test_the_best_is_kept_beside_the_newest(tmp_path):
+    assert checkpoints.best(tmp_path, "map") is None
+    for step, value in ((10, 0.1), (20, 0.7), (25, None), (30, 0.7), (40, 0.2)):
+        logs = {} if value is None else {"map": value}
+        checkpoints.write(tmp_path, step, ARRAYS, {"logs": logs}, keep=1, keep_best="map")
+    assert checkpoints.steps(tmp_path) == [20, 40]  # the first of equals
+    assert checkpoints.best(tmp_path, "map") == checkpoints.path_of(tmp_path, 20)
+    checkpoints.write(tmp_path, 50, ARRAYS, {"logs": {"map": 0.8}}, keep=1, keep_best="map")
+    assert checkpoints.steps(tmp_path) == [50]
+    assert checkpoints.best(tmp_path, "other") is None
+
+
 def test_a_checkpoint_that_is_there_is_left_as_it_is(tmp_path):
     write(tmp_path, 5)
     write(tmp_path, 5, arrays={"other": np.zeros(1)})
