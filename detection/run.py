@@ -44,11 +44,13 @@ def main():
     asked, out = wanted(), Path(flags.FLAGS["out"].value or flags.FLAGS["pretrain_run"].value or "")
     for warning in asked.warnings:
         print(f"warning: {warning}", file=sys.stderr)
+    wanted_backbones = backbones(out / "detection" / "exports")
     with model_dir.locked(out / "detection", "out", "wait for it"):
         folder = out / "detection" / asked.name
-        found = {}
-        for name, export in exports(out / "detection" / "exports"):
-            found[name] = Chain(asked, export, folder / name, out).run()
+        found = {
+            name: Chain(asked, made(export, making), folder / name, out).run()
+            for name, export, making in wanted_backbones
+        }
         if flags.FLAGS["at_steps"].value:
             draw_curve(Path(flags.FLAGS["pretrain_run"].value), asked, found)
     print(table(found), file=sys.stderr)
@@ -94,31 +96,36 @@ def wanted() -> Wanted:
 # -- the backbones ----------------------------------------------------------------------------------------------------
 
 
-def exports(folder: Path):
-    """Yields (name, export) of each backbone, made in `folder` where it is not yet one."""
-    run, weights = flags.FLAGS["pretrain_run"].value, {name: flags.FLAGS[name].value for name in BACKBONES[2:]}
+def backbones(folder: Path) -> list[tuple]:
+    """Returns (name, export, command that makes it, or None where it is there) of each; exports are made in `folder`.
+
+    Raises what names a run or an export that is none.
+    """
+    run, given = flags.FLAGS["pretrain_run"].value, flags.FLAGS["export"].value
     if run:
-        for step in steps_of(run):
-            name = f"step-{step:08d}"
-            yield name, _made(folder / name, "la_tf.export", f"--model_dir={run}", f"--step={step}")
-    elif flags.FLAGS["export"].value:
-        export = Path(flags.FLAGS["export"].value)
+        return [
+            (name, folder / name, ("la_tf.export", f"--model_dir={run}", f"--step={step}"))
+            for name, step in ((f"step-{step:08d}", step) for step in steps_of(run))
+        ]
+    if given:
+        export = Path(given)
         if not (export / "backbone.weights.h5").exists():
             raise UserError(f"--export={export}: no export (it has no backbone.weights.h5); make one by la_tf.export")
-        yield f"weights-{record.weights_of(export)}", export
-    else:
-        source, file = next((name, file) for name, file in weights.items() if file)
-        yield source, _made(folder / source, "la_tf.import_weights", f"--source={source}", f"--weights={file}")
+        return [(f"weights-{record.weights_of(export)}", export, None)]
+    source = next(name for name in BACKBONES[2:] if flags.FLAGS[name].value)
+    making = ("la_tf.import_weights", f"--source={source}", f"--weights={flags.FLAGS[source].value}")
+    return [(source, folder / source, making)]
 
 
-def _made(export, main, *arguments):
-    if not export.exists():
-        commands.run(main, *arguments, f"--out={export}")
+def made(export: Path, making) -> Path:
+    """Returns an export, after running what makes it where it is not there."""
+    if making and not export.exists():
+        commands.run(*making, f"--out={export}")
     return export
 
 
 def steps_of(run: str) -> list[int]:
-    """Returns the steps of --at_steps, the newest without it; raises what names those that there are."""
+    """Returns the steps of --at_steps, without it the newest; raises what names those that there are."""
     path, known = Path(run) / "config.json", checkpoints.steps(run)
     if not path.exists() or "method" not in model_dir.stored_identity(run):
         raise UserError(f"--pretrain_run={run}: no run of la_tf.train lives there")
