@@ -40,19 +40,25 @@ def advice(drift: float, of_pretraining: float | None, batch_size: int, devices:
     return "local", f"{moved}, and a batch of {batch_size} has enough pictures"
 
 
-def scale_warning(deviation: float, endpoint: str) -> str | None:
-    """Returns what to say of the deviation of the map that regions are pooled from; None where that is usual."""
+def scale_warning(deviation: float, endpoint: str, norms: bool = True) -> str | None:
+    """Returns what to say of the deviation of the map that regions are pooled from; None where that is usual.
+
+    norms: whether the backbone has batch norms.
+    """
     if SCALE[0] <= deviation <= SCALE[1]:
         return None
-    extra = ", --extra_norm" if endpoint == "conv4" else ""  # which ResNets alone can have
+    # ResNets alone, whose trunk ends with conv4, can have the extra norm.
+    learning = ["--batch_norm=local or synchronised"] * norms + ["--extra_norm"] * (endpoint == "conv4")
     size, then, rate = (
         ("large", "may diverge", "take a quarter of the --learning_rate")
         if deviation > SCALE[1]
         else ("small", "will learn slowly", "raise the --learning_rate")
     )
+    remedy = f"let norms learn ({', '.join(learning)}), or {rate}" if learning else rate
+    under = " under frozen norms" if norms else ""
     return (
-        f"{endpoint} has a deviation of {deviation:.3g}, {size} for the fresh layers behind it, which {then} under "
-        f"frozen norms: let norms learn (--batch_norm=local or synchronised{extra}), or {rate}"
+        f"{endpoint} has a deviation of {deviation:.3g}, {size} for the fresh layers behind it, which {then}{under}: "
+        f"{remedy}"
     )
 
 
@@ -61,7 +67,7 @@ def conclusion(stages: dict, drifts: dict, endpoint: str, batch_size: int, devic
 
     stages, drifts: on "detection" and, where there are any, on "pretraining" pictures. endpoint: the trunk's last one.
     """
-    warning = scale_warning(stages["detection"][endpoint]["sd"], endpoint)
+    warning = scale_warning(stages["detection"][endpoint]["sd"], endpoint, drifts["detection"] is not None)
     if drifts["detection"] is None:
         return {"suggestion": None, "reason": "there are no batch norms, so nothing to choose", "warning": warning}
     of_pretraining = drifts["pretraining"]["drift"] if "pretraining" in drifts else None

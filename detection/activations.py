@@ -38,10 +38,10 @@ def main():
     from detection import activation_statistics as statistics
     from detection import loading, parts
 
-    backbone = loading.load(folder, detection_flags.expected())
     classes = read_classes(options.classes_file) if options.classes_file else VOC_CLASSES
     pictures = open_set(options.devkit, options.train_set, classes, options.box_origin, options.tfds_data_dir)
     pretraining = pretraining_data(folder, options)
+    backbone = loading.load(folder, detection_flags.expected())
     seen = {"detection": statistics.observed(backbone, statistics.detector_pictures(pictures, options, count))}
     names = {"detection": pictures.name, "pretraining": "pretraining"}
     if pretraining:

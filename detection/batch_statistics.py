@@ -48,10 +48,12 @@ def measure(model, batches, norms):
     """Gives batch `norms` of a detector, frozen or not, the mean and the variance of their inputs over all `batches`.
 
     The variance is that of all batches together: the mean of their variances plus the variance of their means; each
-    counts the same, whatever the size of its pictures.
+    counts the same, whatever the size of its pictures. Its other norms keep what they have.
     """
-    before = [(layer.momentum, layer.trainable) for layer in norms]
+    before = [(layer, layer.momentum, layer.trainable) for layer in _norms(model)]
     found = []
+    for layer, *_ in before:
+        layer.momentum = 1.0
     # With momentum 0 the moving statistics are the last batch's. One pass measures all norms, each behind others that
     # normalise by their batch: so what it gets is of the scale that it will be of once all have taken theirs over. By
     # their stored statistics they would hand on their own drift, to be measured again in every norm behind them. What
@@ -65,7 +67,7 @@ def measure(model, batches, norms):
             forward(batch)
             found.append([(layer.moving_mean.numpy(), layer.moving_variance.numpy()) for layer in norms])
     finally:
-        for layer, (momentum, trainable) in zip(norms, before, strict=True):
+        for layer, momentum, trainable in before:
             layer.momentum, layer.trainable = momentum, trainable
     for layer, moments in zip(norms, zip(*found, strict=True), strict=True):
         means, variances = (np.array(each, np.float64) for each in zip(*moments, strict=True))

@@ -40,11 +40,24 @@ def trained(folder, *flags):
 
 @pytest.mark.slow
 def test_two_replicas_and_a_resumed_run_take_the_steps_of_one(given, tmp_path):
-    trained(tmp_path / "one", *given)
-    trained(tmp_path / "two", *given, *TWO, "--steps=2")
-    trained(tmp_path / "two", *given)  # goes on on one
+    """Ten steps of one picture a replica, under frozen norms, then two more on one device."""
+    own = *given, "--steps=12", "--eval_steps=12"
+    trained(tmp_path / "one", *own)
+    trained(tmp_path / "two", *own, *TWO, "--steps=10")
+    trained(tmp_path / "two", *own)  # goes on on one
     wanted = losses(tmp_path / "one")
-    assert {*wanted} == {1, 2, 3, 4}
+    assert [*wanted] == [*range(1, 13)]
+    assert losses(tmp_path / "two") == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_two_pictures_a_replica_are_the_four_of_one_device(given, tmp_path):
+    """Of different sizes, so that a replica's part is padded as the whole batch is."""
+    own = *given, "--batch_size=4", "--short_side=80,96", "--learning_rate=0.005"
+    trained(tmp_path / "one", *own)
+    trained(tmp_path / "two", *own, *TWO)
+    wanted = losses(tmp_path / "one")
+    assert [*wanted] == [1, 2, 3, 4]
     assert losses(tmp_path / "two") == pytest.approx(wanted, rel=1e-4)
 
 

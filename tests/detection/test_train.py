@@ -183,7 +183,7 @@ def test_bad_flags_are_named_at_once(main, given, said):
     assert failed.stderr.splitlines()[-1].startswith(f"error: {said}")
 
 
-@pytest.mark.parametrize("main", ["detection.train", "detection.evaluate", "detection.check"])
+@pytest.mark.parametrize("main", [f"detection.{name}" for name in ("train", "evaluate", "check", "activations")])
 def test_help_tells_every_flag(main):
     shown = run(main, "--help")
     assert shown.returncode == 0 and "--devkit" in shown.stdout and "--anchor_scales" in shown.stdout
