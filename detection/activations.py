@@ -14,7 +14,6 @@ from absl import flags
 
 from data import cli
 from data.errors import FlagError
-from data.voc import VOC_CLASSES, open_set, read_classes
 from detection import flags as detection_flags
 from detection.activation_advice import conclusion, table
 
@@ -38,8 +37,7 @@ def main():
     from detection import activation_statistics as statistics
     from detection import loading, parts
 
-    classes = read_classes(options.classes_file) if options.classes_file else VOC_CLASSES
-    pictures = open_set(options.devkit, options.train_set, classes, options.box_origin, options.tfds_data_dir)
+    pictures = options.open(options.train_set)
     pretraining = pretraining_data(folder, options)
     backbone = loading.load(folder, detection_flags.expected())
     seen = {"detection": statistics.observed(backbone, statistics.detector_pictures(pictures, options, count))}

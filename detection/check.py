@@ -14,7 +14,7 @@ from absl import flags
 
 from data import cli
 from data.errors import FlagError, UserError
-from data.voc import VOC_CLASSES, DetectionSet, open_set, read_classes
+from data.voc import DetectionSet
 from data.voc_check import counts, defects, table
 from detection.flags import data_options
 
@@ -30,12 +30,11 @@ def main():
     names = flags.FLAGS.sets or [name for name in (options.train_set, options.val_set) if name]
     if len({*names}) < len(names):
         raise FlagError(f"--sets={','.join(names)}: a set is named twice")
-    classes = read_classes(options.classes_file) if options.classes_file else VOC_CLASSES
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # pictures are decoded by the processor
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what is broken is told in other words
     if options.devkit.startswith("tfds:"):  # which imports it, but not as quietly
         cli.load_tensorflow(deterministic=True)
-    sets = [open_set(options.devkit, name, classes, options.box_origin, options.tfds_data_dir) for name in names]
+    sets = [options.open(name) for name in names]
     cli.load_tensorflow(deterministic=True)
     result = {"devkit": options.devkit, "sets": {}, "stops": 0}
     for detection_set in sets:

@@ -24,11 +24,11 @@ def run(main: str, *arguments: str) -> dict:
         raise KeyboardInterrupt
     if process.returncode:
         kind = FlagError if process.returncode == FlagError.exit_code else UserError
-        raise kind(f"{main} {_end(process.returncode)}; the same command goes on from there")
+        raise kind(f"{main} {_end(process.returncode)}")
     return json.loads(lines[-1])
 
 
 def _end(code):
     if code < 0:
-        return f"was killed by {signal.Signals(-code).name}"
-    return "failed (its own message stands above)"
+        return f"was killed by {signal.Signals(-code).name}; the same command goes on from there"
+    return "has failed; its own message stands above"

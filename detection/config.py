@@ -7,6 +7,7 @@ train (its configuration files and its shell script together) but where the comm
 from dataclasses import asdict, dataclass, fields
 
 from data.errors import FlagError
+from data.voc import VOC_CLASSES, open_set, read_classes
 from detection.voc_ap import METRICS
 
 BATCH_NORMS = ("frozen", "recalibrated", "local", "synchronised")
@@ -14,6 +15,7 @@ RECALIBRATION_BATCHES = 200  # of --batch_norm=recalibrated, where the set has a
 ROI_POOLINGS = ("roi_align", "legacy_crop")
 STRATEGIES = ("one", "mirrored")
 INITIALIZATIONS = ("export", "random")
+SELECTED_BY = "val_ap50"  # the metric of the checkpoint that is kept beside the newest ones
 SIDE_AT_STRIDE_1, SIDE_AT_STRIDE_2 = 7, 14  # of the regions that conv5 of a ResNet sees, and its stride there
 SMALLEST_SIDE = 67  # px: what leaves AlexNet a position of its map
 
@@ -59,6 +61,15 @@ class DataOptions:
         at_least("workers", self.workers, 0)
 
     @property
+    def classes(self):
+        """The class names: those of --classes_file, else the 20 of VOC."""
+        return read_classes(self.classes_file) if self.classes_file else VOC_CLASSES
+
+    def open(self, name, classes=None):
+        """Returns the `data.voc.DetectionSet` called `name`; classes: None, or others than are said here."""
+        return open_set(self.devkit, name, classes or self.classes, self.box_origin, self.tfds_data_dir)
+
+    @property
     def test_side(self):
         """The short side of a picture that is evaluated, px."""
         return _or(self.test_short_side, self.short_side[-1])
@@ -79,6 +90,7 @@ class DetectorOptions:
     rpn_positive: float = 0.7
     rpn_negative: float = 0.3
     rpn_positive_fraction: float = 0.5
+    anchors_across_border: bool = False  # learned from as well, as in detectron2
     rpn_beta: float = 1 / 9  # where the box loss turns from square to linear: sigma 3
     proposal_iou: float = 0.7
     proposals_before_nms: int | None = None  # tf-faster-rcnn sets a limit and never uses it
@@ -228,6 +240,12 @@ class DetectionConfig:
     def __post_init__(self):
         if self.run.precise_batches and self.detector.batch_norm == "frozen" and not self.detector.extra_norm:
             raise FlagError(f"--precise_batches={self.run.precise_batches}: frozen batch norms keep their statistics")
+
+    def resolved(self, backbone, endpoints):
+        """Returns the config with what follows from the backbone, whose endpoints are given by name, filled in."""
+        return DetectionConfig(
+            self.data, self.detector.resolved(backbone, endpoints), self.optimizer.resolved(backbone), self.run
+        )
 
     def check_training(self):
         """Raises FlagError for what can be evaluated but not be trained."""

@@ -13,7 +13,6 @@ from absl import flags
 
 from data import cli
 from data.errors import FlagError
-from data.voc import VOC_CLASSES, open_set, read_classes
 from detection import comp4
 from detection import flags as detection_flags
 from detection.scores import table, voc_scores
@@ -82,11 +81,10 @@ def check_flags(results):
 def of_files(name, folder):
     """Returns (set, detections, facts) of the result files of another program, or of an earlier evaluation."""
     options = detection_flags.data_options()
-    classes = read_classes(options.classes_file) if options.classes_file else VOC_CLASSES
     cli.load_tensorflow()
-    pictures = checked(open_set(options.devkit, name, classes, options.box_origin, options.tfds_data_dir))
+    pictures = checked(options.open(name))
     names = [picture.name for picture in pictures.pictures]
-    return pictures, comp4.read(folder, names, classes, short_name(name)), {"results": folder}
+    return pictures, comp4.read(folder, names, pictures.classes, short_name(name)), {"results": folder}
 
 
 def of_run(name, folder):

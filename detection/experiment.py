@@ -12,10 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from data.errors import FlagError, UserError
-from data.voc import VOC_CLASSES, open_set, read_classes
 from data.voc_check import defects, table
 from detection import batch_statistics, evaluation, loading
-from detection.config import RECALIBRATION_BATCHES, DetectionConfig
+from detection.config import RECALIBRATION_BATCHES, SELECTED_BY, DetectionConfig
 from detection.faster_rcnn import PARTS_OF_LOSS, FasterRCNN
 from detection.input import TrainingPictures
 from detection.parts import freeze, parts_of
@@ -64,15 +63,9 @@ class Experiment:
             raise FlagError(
                 "--export: give the folder of an export to begin from (la_tf.train and la_tf.export make one)"
             )
-        name = self.architecture["name"]
         if config.detector.batch_norm == "recalibrated" and not self.architecture["batch_norm"]:
             raise FlagError("--batch_norm=recalibrated: the export has no batch norms; leave it out")
-        self.config = DetectionConfig(
-            config.data,
-            config.detector.resolved(name, list(self.backbone.strides)),
-            config.optimizer.resolved(name),
-            config.run,
-        )
+        self.config = config.resolved(self.architecture["name"], list(self.backbone.strides))
 
     # -- pictures -----------------------------------------------------------------------------------------------------
 
@@ -83,15 +76,14 @@ class Experiment:
         learned = tuple(self.stored["classes"]) if self.begun else None
         if learned and not (path and Path(path).exists()):
             return learned
-        named = read_classes(path) if path else VOC_CLASSES
+        named = self.config.data.classes
         if learned and named != learned:
             raise UserError(f"--classes_file={path}: names other classes than {self.folder} has learned; give its own")
         return named
 
     def open(self, name):
         """Returns the set called `name`."""
-        data = self.config.data
-        return open_set(data.devkit, name, self.classes, data.box_origin, data.tfds_data_dir)
+        return self.config.data.open(name, self.classes)
 
     @cached_property
     def train(self):
@@ -169,7 +161,7 @@ class Experiment:
 
     def run_config(self, strategy=None):
         """Returns the Estimator's RunConfig; the best checkpoint by the val set is kept."""
-        return RunConfig.of(self.config.run, strategy, keep_best="val_ap50" if self.config.data.val_set else None)
+        return RunConfig.of(self.config.run, strategy, keep_best=SELECTED_BY if self.config.data.val_set else None)
 
     def model_fn(self):
         """Returns the detector, compiled; its backbone's weights are the export's."""
@@ -231,9 +223,11 @@ class Experiment:
     def measure_statistics(self, model, _):
         """Gives batch norms the statistics of the next batches."""
         batches = self.pictures.batches(int(model.optimizer.iterations.numpy()))
-        measured = (next(batches) for _ in range(self.config.run.precise_batches))
-        batch_statistics.measure(model, measured, batch_statistics.learning(model))
-        return {"measured_batches": self.config.run.precise_batches}
+        count = min(self.config.run.precise_batches, self.pictures.steps_per_epoch)
+        # One device measures: it takes no more pictures at once than in training.
+        parts = (part for _ in range(count) for part in parts_of_batch(next(batches), model.replicas.count))
+        batch_statistics.measure(model, parts, batch_statistics.learning(model))
+        return {"measured_batches": count}
 
     def evaluate_val(self, model, _):
         """Measures mAP on the val set and draws some of its pictures into TensorBoard."""
@@ -251,6 +245,13 @@ class Experiment:
                 picture = evaluation.drawn_picture(self.val, row, detections)
                 tf.summary.image(f"val/{self.val.pictures[row].name}", picture[np.newaxis])
         writer.close()
+
+
+def parts_of_batch(batch, count):
+    """Yields a batch in `count` parts of equal size, as replicas have them."""
+    size = batch["image"].shape[0] // count
+    for part in range(count):
+        yield {name: each[part * size : (part + 1) * size] for name, each in batch.items()}
 
 
 def _sha256(path):

@@ -68,7 +68,11 @@ class FasterRCNN(Trainable):
         self.detection = tf.function(self.detect, reduce_retracing=True)
         self.anchors = base_anchors(options.anchor_scales, options.anchor_ratios, ANCHOR_BASE)
         self.anchor_rules = targets.AnchorRules(
-            options.rpn_positive, options.rpn_negative, options.rpn_batch, options.rpn_positive_fraction
+            options.rpn_positive,
+            options.rpn_negative,
+            options.rpn_batch,
+            options.rpn_positive_fraction,
+            options.anchors_across_border,
         )
         self.roi_rules = targets.RoiRules(
             options.rois, options.roi_foreground_fraction, options.roi_foreground, options.roi_background_low,

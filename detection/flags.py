@@ -92,6 +92,11 @@ flags.DEFINE_integer("rpn_batch", _DETECTOR.rpn_batch, "Anchors of a picture tha
 flags.DEFINE_float("rpn_positive", _DETECTOR.rpn_positive, "IoU from which on an anchor is an object.")
 flags.DEFINE_float("rpn_negative", _DETECTOR.rpn_negative, "IoU below which it is none.")
 flags.DEFINE_float("rpn_positive_fraction", _DETECTOR.rpn_positive_fraction, "Of --rpn_batch, at most.")
+flags.DEFINE_boolean(
+    "anchors_across_border",
+    _DETECTOR.anchors_across_border,
+    "The RPN learns from anchors that reach beyond the picture, too.",
+)
 flags.DEFINE_float("rpn_beta", _DETECTOR.rpn_beta, "Where the RPN's box loss turns straight; 0: L1.")
 flags.DEFINE_float("proposal_iou", _DETECTOR.proposal_iou, "IoU above which the better of two proposals stays.")
 flags.DEFINE_integer("proposals_before_nms", None, "Anchors that compete, the best of them. Default: all.")
@@ -111,7 +116,9 @@ flags.DEFINE_float("score_threshold", _DETECTOR.score_threshold, "Detections wit
 flags.DEFINE_float("nms_iou", _DETECTOR.nms_iou, "IoU above which the better of two detections of a class stays.")
 flags.DEFINE_integer("detections", _DETECTOR.detections, "Of a picture, all classes together, at most.")
 
-flags.DEFINE_float("learning_rate", _OPTIMIZER.learning_rate, "Of a batch: scale it with --batch_size yourself.")
+flags.DEFINE_float(
+    "learning_rate", _OPTIMIZER.learning_rate, "Of a batch: without --preset scale it with --batch_size yourself."
+)
 flags.DEFINE_list("drop_steps", _joined(_OPTIMIZER.drop_steps), "Steps from which on the rate is a tenth.")
 flags.DEFINE_integer("warmup_steps", _OPTIMIZER.warmup_steps, "Steps in which the rate rises from a thousandth.")
 flags.DEFINE_float("momentum", _OPTIMIZER.momentum, "Of the gradient descent.")
@@ -125,7 +132,7 @@ flags.DEFINE_integer("seed", _RUN["seed"], "Of new weights, order and draws.")
 flags.DEFINE_integer("steps", _RUN["steps"], "Length of the run.")
 flags.DEFINE_integer("eval_steps", _RUN["eval_steps"], "Steps between two evaluations, each with a checkpoint.")
 flags.DEFINE_integer("checkpoint_steps", _RUN["checkpoint_steps"], "Checkpoints every so many steps besides.")
-flags.DEFINE_integer("keep", _RUN["keep"], "How many checkpoints to keep.")
+flags.DEFINE_integer("keep", _RUN["keep"], "How many checkpoints to keep; the best by --val_set stays besides.")
 flags.DEFINE_integer("log_steps", _RUN["log_steps"], "Metrics every so many steps.")
 flags.DEFINE_string(
     "metric", _RUN["metric"], f"{' | '.join(METRICS)}: AP at 11 points as in VOC 2007, or the area as from 2010 on."
@@ -140,28 +147,42 @@ flags.DEFINE_boolean("deterministic", _RUN["deterministic"], "Deterministic kern
 flags.DEFINE_string("strategy", _RUN["strategy"], f"{' | '.join(STRATEGIES)}: one device, or several of this machine.")
 flags.DEFINE_integer("replicas", None, "Of mirrored: how many devices. Default: every GPU.")
 
+SCHEDULE = ("learning_rate", "batch_size", "steps", "warmup_steps", "eval_steps")
 _EXPECTED = {"backbone": "name", "width": "width", "resnet_version": "resnet_version", "channel_order": "channel_order"}
 
 
 def config() -> DetectionConfig:
     """Reads all flags into a validated DetectionConfig; raises FlagError naming the flag that is wrong."""
     _take_preset()
+    return _config(flags.FLAGS)
+
+
+def preset_config(name: str | None) -> DetectionConfig:
+    """Returns the DetectionConfig of a preset alone, None: of the defaults, on the pictures of this command."""
+    alone = _alone(name)
+    for flag in ("devkit", "model_dir"):
+        alone[flag].value = flags.FLAGS[flag].value
+    return _config(alone)
+
+
+def _config(values):
     return DetectionConfig(
-        data=_read(DataOptions, short_side=_numbers("short_side", int)),
+        data=_read(DataOptions, values, short_side=_numbers("short_side", int, values)),
         detector=_read(
             DetectorOptions,
-            anchor_scales=_numbers("anchor_scales", float),
-            anchor_ratios=_numbers("anchor_ratios", float),
+            values,
+            anchor_scales=_numbers("anchor_scales", float, values),
+            anchor_ratios=_numbers("anchor_ratios", float, values),
         ),
-        optimizer=_read(OptimizerOptions, drop_steps=_numbers("drop_steps", int)),
-        run=_read(RunOptions),
+        optimizer=_read(OptimizerOptions, values, drop_steps=_numbers("drop_steps", int, values)),
+        run=_read(RunOptions, values),
     )
 
 
 def expected() -> dict:
     """Returns what the export has to be, by key of its architecture or preprocessing; what is not said can be any."""
     named = {key: flags.FLAGS[flag].value for flag, key in _EXPECTED.items()}
-    pixels = {key: _numbers(f"pixel_{key}", float) for key in ("mean", "std")}
+    pixels = {key: _numbers(f"pixel_{key}", float, flags.FLAGS) for key in ("mean", "std")}
     named |= {key: value and list(value) for key, value in pixels.items()}
     return {key: value for key, value in named.items() if value is not None}
 
@@ -169,7 +190,7 @@ def expected() -> dict:
 def data_options() -> DataOptions:
     """Reads the flags of the annotated pictures alone."""
     _take_preset()
-    return _read(DataOptions, short_side=_numbers("short_side", int))
+    return _read(DataOptions, flags.FLAGS, short_side=_numbers("short_side", int, flags.FLAGS))
 
 
 def given() -> list[str]:
@@ -197,13 +218,6 @@ def _alone(name):
     return apart
 
 
-def preset_schedule() -> dict:
-    """Returns the schedule of --preset, or the default one, at its own batch size and length."""
-    values = preset_values(flags.FLAGS["preset"].value)
-    schedule = {name: values[name] for name in ("learning_rate", "batch_size", "steps", "warmup_steps", "eval_steps")}
-    return schedule | {"drop_steps": tuple(int(step) for step in values["drop_steps"])}
-
-
 def given_lines(but=()) -> list[str]:
     """Returns the flags above that are given, as another program takes them, without those called `but`."""
     own = flags.FLAGS.flags_by_module_dict()[__name__]
@@ -215,10 +229,11 @@ def _take_preset():
     name, batch, steps = (flags.FLAGS[flag] for flag in ("preset", "batch_size", "steps"))
     if name.value is None:
         return
-    schedule = preset_files.scaled(
-        preset_schedule(), batch.value if batch.present else None, steps.value if steps.present else None
-    )
     alone = _alone(name.value)
+    schedule = {flag: alone[flag].value for flag in SCHEDULE} | {"drop_steps": _numbers("drop_steps", int, alone)}
+    schedule = preset_files.scaled(
+        schedule, batch.value if batch.present else None, steps.value if steps.present else None
+    )
     values = {flag: alone[flag].value for flag in alone if alone[flag].present} | schedule
     values["drop_steps"] = [str(step) for step in schedule["drop_steps"]]
     for flag in values.keys() - {*given()}:
@@ -230,14 +245,14 @@ def model_dir() -> str | None:
     return flags.FLAGS["model_dir"].value
 
 
-def _read(kind, **given):
-    return kind(**{field.name: flags.FLAGS[field.name].value for field in fields(kind)} | given)
+def _read(kind, values, **given):
+    return kind(**{field.name: values[field.name].value for field in fields(kind)} | given)
 
 
-def _numbers(name, kind):
-    values = flags.FLAGS[name].value
+def _numbers(name, kind, values):
+    texts = values[name].value
     try:
-        return None if values is None else tuple(kind(value) for value in values)
+        return None if texts is None else tuple(kind(text) for text in texts)
     except ValueError:
         wanted = "whole numbers like 480,600" if kind is int else "numbers like 0.5,1,2"
-        raise FlagError(f"--{name}={','.join(values)}: give {wanted}") from None
+        raise FlagError(f"--{name}={','.join(texts)}: give {wanted}") from None

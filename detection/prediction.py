@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from data import decoding
 from detection import serving
+from detection.config import SELECTED_BY
 from detection.drawing import drawn
 from detection.experiment import Experiment, stored_config
 from detection.picture_files import drawn_names
@@ -49,6 +50,12 @@ def restored(folder, step=None):
     experiment = Experiment(dataclasses.replace(config, data=data, run=run))
     estimator = Estimator(experiment.model_fn, experiment.run_config())
     estimator.restore(checkpoint)
+    best = checkpoints.best(folder, SELECTED_BY)
+    if step is None and best not in (None, checkpoint):
+        print(
+            f"note: {checkpoint.name} is the newest, {best.name} the best by {SELECTED_BY}; --step says",
+            file=sys.stderr,
+        )
     return experiment, estimator
 
 

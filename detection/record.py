@@ -10,6 +10,7 @@ import json
 import statistics
 from pathlib import Path
 
+from data.voc import VOC_CLASSES
 from detection.config import DetectionConfig
 from la_tf import model_dir, results
 
@@ -18,6 +19,7 @@ ARCHITECTURE = ("width", "resnet_version", "batch_norm", "sobel", "layout")
 METHOD_OF_WEIGHTS = {"keras_resnet50": "supervised", "keras_vgg16": "supervised", "authors_resnet18": "la"}
 # Circumstances of a run that decide what it comes to, for they say when it ends and what selects.
 DECIDING = ("steps", "eval_steps", "val_set", "metric")
+ELSEWHERE = ("seed", "initialization")  # what a line says of these it says in its own fields
 
 
 def weights_of(export: Path) -> str:
@@ -47,18 +49,27 @@ def subject(export: Path, initialization: str = "export") -> dict:
     return facts | ({"name": source} if source else {})
 
 
-def settings_id(config: DetectionConfig, test_set: str) -> str:
-    """Returns what tells the detectors of one command from those of another but for backbone and seed, 6 hex digits."""
-    values = config.flat()
-    lasting = {name: value for name, value in config.identity().items() if name not in ("seed", "train_set")}
-    lasting |= {name: values[name] for name in (*DECIDING, "train_set")} | {"test_set": test_set}
-    return hashlib.sha256(json.dumps(lasting, sort_keys=True).encode()).hexdigest()[:6]
+def differing(config: DetectionConfig, other: DetectionConfig) -> dict:
+    """Returns the settings of `config` that are not those of `other`, both resolved for the same backbone."""
+    values, others = config.flat(), other.flat()
+    lasting = [*config.identity(), *DECIDING]
+    return {name: values[name] for name in lasting if name not in ELSEWHERE and values[name] != others[name]}
+
+
+def settings_id(differing: dict, initialization: str, test_set: str, sets) -> str:
+    """Returns what tells the detectors of one command from those of another but for backbone and seed, 6 hex digits.
+
+    differing: what is not as by default, so that a default that is added changes no id; sets: the pictures.
+    """
+    canonical = [differing, initialization, test_set, [each and each.fingerprint for each in sets]]
+    return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()[:6]
 
 
 def dataset(train, test) -> dict:
     """Returns what a line says of the `data.voc.DetectionSet`s that are learned from and scored on."""
+    voc = "VOC " if train.classes == VOC_CLASSES else ""
     return {
-        "spec": f"voc:VOC {train.name}",
+        "spec": f"voc:{voc}{train.name}",
         "hash": train.fingerprint,
         "test_hash": test.fingerprint,
         "own": None,
@@ -99,6 +110,29 @@ def line(facts: dict, found: dict, command) -> dict:
             "command": [*command],
         }
     )
+
+
+def by_step(lines: list[dict], one: dict) -> dict[int, list[dict]]:
+    """Returns those of `lines` that differ from `one` in the backbone's step and the seed alone, by step, in order."""
+    key = _without_step(one)
+    found = [line for line in lines if line["protocol"] == one["protocol"] and _without_step(line) == key]
+    steps = sorted({line["subject"]["step"] for line in found})
+    return {step: [line for line in found if line["subject"]["step"] == step] for step in steps}
+
+
+def _without_step(line):
+    return _without_seed(line | {"subject": {**line["subject"], "step": None, "weights": None}})
+
+
+def of_all_seeds(lines: list[dict], one: dict) -> list[dict]:
+    """Returns those of `lines` that differ from `one` in nothing but the seed of the detector, in its order."""
+    key = _without_seed(one)
+    found = [line for line in lines if line["protocol"] == one["protocol"] and _without_seed(line) == key]
+    return sorted(found, key=lambda line: line["settings"]["seed"])
+
+
+def _without_seed(line):
+    return results.identity(line | {"settings": {**line["settings"], "seed": None}})
 
 
 def mean_line(lines: list[dict]) -> dict:

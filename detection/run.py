@@ -8,6 +8,7 @@ la_tf.report --table=3. --at_steps does so for several checkpoints of a run and 
 The same command goes on where it was interrupted. --diff_presets=A,B says what two presets differ in.
 """
 
+import hashlib
 import shutil
 import statistics
 import sys
@@ -20,7 +21,8 @@ from data import cli
 from data.errors import FlagError, UserError
 from detection import commands, preset_files, record
 from detection import flags as detection_flags
-from detection.chain import SELECTED_BY, Chain, Wanted
+from detection.chain import Chain, Wanted
+from detection.config import SELECTED_BY
 from la_tf import checkpoints, model_dir, results
 
 flags.DEFINE_string("pretrain_run", None, "The run whose embedding is fine-tuned.")
@@ -34,7 +36,6 @@ flags.DEFINE_string("pretrain_data", None, "Pictures of the pretraining, where t
 flags.DEFINE_list("diff_presets", None, "Two presets: prints the flags that they differ in, and does nothing else.")
 
 BACKBONES = ("pretrain_run", "export", "keras_resnet50", "keras_vgg16")
-NOT_SETTINGS = ("seed", "preset", "initialization")  # what a line says of these it says elsewhere
 
 
 def main():
@@ -44,17 +45,19 @@ def main():
     asked, out = wanted(), Path(flags.FLAGS["out"].value or flags.FLAGS["pretrain_run"].value or "")
     for warning in asked.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    wanted_backbones = backbones(out / "detection" / "exports")
-    with model_dir.locked(out / "detection", "out", "wait for it"):
-        folder = out / "detection" / asked.name
-        found = {
-            name: Chain(asked, made(export, making), folder / name, out).run()
-            for name, export, making in wanted_backbones
-        }
+    exports = out / "detection" / "exports"
+    chosen = backbones(exports)
+    with model_dir.locked(exports, "out", "wait for it"):
+        chains = [Chain(asked, made(export, making), name, out) for name, export, making in chosen]
+    for chain in chains:
+        _ = chain.resolved  # better refused now than after hours
+    found = {}
+    for chain in chains:
+        found[chain.name] = chain.run()
         if flags.FLAGS["at_steps"].value:
-            draw_curve(Path(flags.FLAGS["pretrain_run"].value), asked, found)
+            draw_curve(Path(flags.FLAGS["pretrain_run"].value), chain)
     print(table(found), file=sys.stderr)
-    report = folder / "table3.md"
+    report = chains[0].settings_folder / "table3.md"
     commands.run("la_tf.report", "--table=3", f"--runs={out}", f"--out={report}")
     print(report.read_text(), file=sys.stderr)
     return {"results": str(out / results.FILE), "table": str(report), **last_numbers(found)}
@@ -62,35 +65,48 @@ def main():
 
 def wanted() -> Wanted:
     """Reads the flags; raises FlagError for those that do not go together."""
+    check_flags()
+    flags.FLAGS["model_dir"].value = "of each seed"
+    config, preset = detection_flags.config(), flags.FLAGS["preset"].value
+    config.check_training()
+    return Wanted(
+        config=config,
+        standard=detection_flags.preset_config(preset),
+        default=detection_flags.preset_config(None),
+        preset=preset,
+        test_set=flags.FLAGS["test_set"].value,
+        seeds=flags.FLAGS["seeds"].value,
+        pretrain_data=flags.FLAGS["pretrain_data"].value or data_elsewhere(),
+        given=(
+            *detection_flags.given_lines(but=("export", "model_dir", "seed")),
+            *(["--debug"] if flags.FLAGS.debug else []),
+        ),
+        command=tuple(sys.argv[1:]),
+    )
+
+
+def check_flags():
+    """Raises FlagError for flags that do not go together."""
     given = [name for name in BACKBONES if flags.FLAGS[name].value]
     if len(given) != 1:
         raise FlagError(f"--{', --'.join(BACKBONES)}: give one of them, the backbone to fine-tune")
     if flags.FLAGS["at_steps"].value and given != ["pretrain_run"]:
         raise FlagError(f"--at_steps: goes with --pretrain_run; --{given[0]} has no checkpoints")
+    if flags.FLAGS["at_steps"].value and flags.FLAGS["initialization"].value == "random":
+        raise FlagError("--at_steps: goes with --initialization=export; random weights are the same at all steps")
     if given != ["pretrain_run"] and not flags.FLAGS["out"].value:
         raise FlagError(f"--out: say where detectors and results are to live, for --{given[0]} has no run")
     if flags.FLAGS["seeds"].value < 1:
         raise FlagError(f"--seeds={flags.FLAGS['seeds'].value}: must be at least 1")
     if detection_flags.model_dir():
         raise FlagError("--model_dir: every seed has one of its own; --out says where they lie")
-    flags.FLAGS["model_dir"].value = "of each seed"
-    config = detection_flags.config()
-    config.check_training()
-    schedule, preset = detection_flags.preset_schedule(), flags.FLAGS["preset"].value
-    alone, lasting = detection_flags.preset_values(preset), {*config.identity(), *record.DECIDING} - {*NOT_SETTINGS}
-    return Wanted(
-        config=config,
-        preset=preset,
-        test_set=flags.FLAGS["test_set"].value,
-        seeds=flags.FLAGS["seeds"].value,
-        pretrain_data=flags.FLAGS["pretrain_data"].value,
-        given=tuple(detection_flags.given_lines(but=("export", "model_dir", "seed"))),
-        own=tuple(
-            name for name in detection_flags.given() if name in lasting and flags.FLAGS[name].value != alone[name]
-        ),
-        pictures=schedule["steps"] * schedule["batch_size"],
-        command=tuple(sys.argv[1:]),
-    )
+
+
+def data_elsewhere() -> str | None:
+    """Returns the data set of --pretrain_run where the exports lie outside of it, by --out; None otherwise."""
+    run, out = flags.FLAGS["pretrain_run"].value, flags.FLAGS["out"].value
+    path = Path(run) / "config.json" if run and out else None
+    return model_dir.read_json(path)["circumstances"].get("dataset") if path and path.exists() else None
 
 
 # -- the backbones ----------------------------------------------------------------------------------------------------
@@ -105,7 +121,7 @@ def backbones(folder: Path) -> list[tuple]:
     if run:
         return [
             (name, folder / name, ("la_tf.export", f"--model_dir={run}", f"--step={step}"))
-            for name, step in ((f"step-{step:08d}", step) for step in steps_of(run))
+            for name, step in ((f"step-{step:08d}", step) for step in steps_of(run, folder))
         ]
     if given:
         export = Path(given)
@@ -118,13 +134,28 @@ def backbones(folder: Path) -> list[tuple]:
 
 
 def made(export: Path, making) -> Path:
-    """Returns an export, after running what makes it where it is not there."""
-    if making and not export.exists():
+    """Returns an export, after running what makes it where it is not there; UserError where it is of something else."""
+    if making is None:
+        return export
+    if not export.exists():
         commands.run(*making, f"--out={export}")
+    elif not is_of(export, *making):
+        raise UserError(f"{export}: is the export of something else; remove it, or choose another --out")
     return export
 
 
-def steps_of(run: str) -> list[int]:
+def is_of(export: Path, main: str, *arguments: str) -> bool:
+    """Whether an export is what a command makes: of the same run and step, or of the same file."""
+    given = dict(argument.removeprefix("--").partition("=")[::2] for argument in arguments)
+    description = model_dir.read_json(export / "backbone.json")
+    if main == "la_tf.export":
+        same_run = description.get("config") == model_dir.stored_identity(given["model_dir"])
+        return same_run and description["step"] == int(given["step"])
+    with open(given["weights"], "rb") as file:
+        return description["imported"]["sha256"] == hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def steps_of(run: str, exports: Path) -> list[int]:
     """Returns the steps of --at_steps, without it the newest; raises what names those that there are."""
     path, known = Path(run) / "config.json", checkpoints.steps(run)
     if not path.exists() or "method" not in model_dir.stored_identity(run):
@@ -136,9 +167,11 @@ def steps_of(run: str) -> list[int]:
         return known[-1:]
     if asked == ["all"]:
         return known
-    strange = [step for step in asked if not step.isdecimal() or int(step) not in known]
+    exported = [int(path.name.removeprefix("step-")) for path in exports.glob("step-*")]
+    there = sorted({*known, *exported})  # checkpoints go, exports stay
+    strange = [step for step in asked if not step.isdecimal() or int(step) not in there]
     if strange:
-        listed = ", ".join(map(str, known))
+        listed = ", ".join(map(str, there))
         raise FlagError(f"--at_steps={strange[0]}: no checkpoint of {run}; there are {listed} (--keep keeps more)")
     return sorted({int(step) for step in asked})
 
@@ -146,19 +179,19 @@ def steps_of(run: str) -> list[int]:
 # -- what it came to --------------------------------------------------------------------------------------------------
 
 
-def draw_curve(run: Path, asked: Wanted, found: dict):
-    """Writes mean and deviation of the mAP of each checkpoint to eval_detection-<settings>/ of its run, all anew."""
+def draw_curve(run: Path, chain: Chain):
+    """Writes the mAP of every checkpoint of a run that has such detectors to its eval_<settings>/, all anew."""
     cli.load_tensorflow()
     from la_tf.callbacks import EventFolder
 
-    folder = run / f"eval_detection-{asked.name}"
+    folder = run / f"eval_{chain.settings_folder.name}"
     shutil.rmtree(folder, ignore_errors=True)
     events = EventFolder(folder)
-    for name, lines in found.items():
-        numbers = {f"detection/test_{key}": value for key, value in _spread(lines, "mAP").items()}
-        if all(SELECTED_BY in line["results"] for line in lines):
+    for step, lines in record.by_step(results.read([chain.out]), chain.facts(None)).items():
+        numbers = {f"detection/test_ap50_{key}": value for key, value in _spread(lines, "mAP").items()}
+        if SELECTED_BY in lines[0]["results"]:
             numbers |= {f"detection/{SELECTED_BY}_{key}": value for key, value in _spread(lines, SELECTED_BY).items()}
-        events.write(int(name.removeprefix("step-")), numbers)
+        events.write(step, numbers)
 
 
 def _spread(lines, name):
@@ -173,9 +206,9 @@ def table(found: dict) -> str:
     for name, lines in found.items():
         for line in lines:
             numbers = line["results"]
-            shown = (numbers.get(SELECTED_BY), *(numbers[f"voc07_{key}"] for key in ("ap50", "ap75", "ap")))
+            shown = (numbers.get(SELECTED_BY), *_scores(line))
             rows.append([name, line["settings"]["seed"], numbers["step"], *map(_percent, shown)])
-        columns = zip(*([numbers for numbers in _scores(line)] for line in lines), strict=True)
+        columns = zip(*map(_scores, lines), strict=True)
         rows.append([name, "mean", "", "", *map(_with_deviation, columns)])
     head = ("backbone", "seed", "step", "val AP50", "test AP50 = mAP", "AP75", "AP")
     return tabulate(rows, head, tablefmt="simple", disable_numparse=True, stralign="right")

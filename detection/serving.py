@@ -30,7 +30,7 @@ BOXES = (
     "both corners belong to it: the box's width is x2 - x1 + 1"
 )
 UNREADABLE = "is cut short, damaged or no picture (JPEG, PNG, GIF, still WebP and BMP are read)"
-TOLERANCE = 1e-3  # px, and of a score
+TOLERANCE = 1e-4  # px, and of a score
 
 
 def detection_of(model, data: DataOptions, classes):
@@ -173,7 +173,7 @@ def check(folder, model, data: DataOptions):
     count = int(wanted.count[0])
     same = int(found["count"][0]) == count and all(
         np.allclose(found[name][0, :count], getattr(wanted, name)[0, :count], rtol=0, atol=TOLERANCE)
-        for name in ("boxes_xyxy", "scores")
+        for name in ("boxes_xyxy", "scores", "labels")
     )
     if not same:
         raise UserError(f"{folder}: the SavedModel does not find what the run finds; nothing is kept, export again")

@@ -20,6 +20,7 @@ class AnchorRules:
     negative: float = 0.3  # below
     batch: int = 256
     positive_fraction: float = 0.5  # at most
+    across_border: bool = False  # whether those count that reach beyond the picture
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,12 @@ def anchor_targets(anchors, size, boxes, classes, seed, rules):
     """Returns the AnchorTargets of anchors `[N, 4]` in a picture of `size` (height, width) px, with S = rules.batch.
 
     Positive: an IoU of `rules.positive`, or the best of all anchors for some box (all of them, where several are);
-    negative: below `rules.negative` and not positive. Only anchors inside the picture are either. Deltas lead to the
-    box that overlaps the anchor most (TFR lib/layer_utils/anchor_target_layer.py).
+    negative: below `rules.negative` and not positive. Only anchors inside the picture are either, unless
+    `rules.across_border`. Deltas lead to the box that overlaps the anchor most (TFR
+    lib/layer_utils/anchor_target_layer.py).
     """
     boxes, classes = _with_padding(boxes, classes)
-    overlaps, nearest, inside = _anchor_overlaps(anchors, size, boxes, classes)
+    overlaps, nearest, inside = _anchor_overlaps(anchors, size, boxes, classes, rules.across_border)
     most = tf.reduce_max(overlaps, axis=1)
     best = tf.reduce_max(overlaps, axis=0)
     # A box that no anchor touches has no best one: all would be equally good.
@@ -81,11 +83,15 @@ def anchor_targets(anchors, size, boxes, classes, seed, rules):
     return AnchorTargets(rows, is_object, sampled, tf.where(is_object[:, None], deltas, 0))
 
 
-def _anchor_overlaps(anchors, size, boxes, classes):
-    """Returns IoUs `[N, G]`, -1 where an anchor is outside or a box is padding, the nearest `[N]`, inside `[N]`."""
+def _anchor_overlaps(anchors, size, boxes, classes, across_border):
+    """Returns IoUs `[N, G]`, -1 where an anchor is outside or a box is padding, the nearest `[N]`, inside `[N]`.
+
+    across_border: none is outside.
+    """
     height, width = tf.unstack(tf.cast(size, anchors.dtype))
     limits = tf.stack([width, height])
     inside = tf.reduce_all(anchors[:, :2] >= 0, axis=1) & tf.reduce_all(anchors[:, 2:] < limits, axis=1)
+    inside |= across_border
     overlaps = tf.where(inside[:, None] & (classes > 0), iou(anchors, boxes), -1)
     return overlaps, tf.argmax(overlaps, axis=1, output_type=tf.int32), inside
 

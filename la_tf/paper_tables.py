@@ -43,16 +43,19 @@ class DataSet:
 
     classes: int
     train: int
+    test: int | None = None  # images, where other subsets are in use
 
     def is_this(self, dataset):
         """Whether the `dataset` of a result is this one, to a thousandth of its training images."""
+        if self.test and dataset.get("test") != self.test:
+            return False
         return dataset.get("classes") == self.classes and abs(dataset.get("train", 0) / self.train - 1) < 1e-3
 
 
 DATA_SETS = {
     "ImageNet": DataSet(1000, N),
     "Places205": DataSet(205, 2_448_873),
-    "PASCAL VOC 2007": DataSet(20, 5011),
+    "PASCAL VOC 2007": DataSet(20, 5011, test=4952),
 }
 SECTIONS = {"alexnet": "AlexNet", "vgg16": "VGG16"}
 LETTERS = {"alexnet": "A", "vgg16": "V"}

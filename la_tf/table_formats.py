@@ -14,9 +14,8 @@ CSV_COLUMNS = (
     "table", "section", "row", "column", "paper", "here", "sd", "n", "data_set", "setting", "split", "selected_on",
 )  # fmt: skip
 LATEX_SYMBOLS = {
-    "±": r"$\pm$", "†": r"$\dagger$", "‡": r"$\ddagger$", "§": r"$\mathsection$", "¶": r"$\mathparagraph$",
-    "·": r"$\cdot$", "–": "--",
-    "×": r"$\times$", "“": "``", "”": "''",
+    "±": r"$\pm$", "†": r"$\dagger$", "‡": r"$\ddagger$", "§": r"$\mathsection$", "‖": r"$\|$",
+    "¶": r"$\mathparagraph$", "·": r"$\cdot$", "–": "--", "×": r"$\times$", "“": "``", "”": "''",
 }  # fmt: skip
 
 

@@ -11,11 +11,12 @@ MARKS = {
     "†": "selected on the test split",
     "‡": "scored on the validation slice of the train split",
     "§": "it is not known whether the network was trained on these pictures",
+    "‖": "pictures of the test set were learned from",
     "¶": "a smoke run: it saw fewer pictures than its schedule asks for, so it says nothing of the method",
 }
 MOST_SAID = 3  # differences between lines that a label spells out
 # Said by a mark or by the name of the data set.
-NOT_SAID = {"data_set", "split", "selected_on", "select_on", "smoke"}
+NOT_SAID = {"data_set", "split", "selected_on", "select_on", "smoke", "learned_test_pictures"}
 SYMBOLS = {
     "clusterings": "H", "clusters": "m", "background_k": "k", "close_k": "k'", "neighbors": "K",
     "background_clusterings": "H of B_i", "background_clusters": "m of B_i",
@@ -31,8 +32,8 @@ def marks(entry):
     """Returns the marks behind a number of ours."""
     record = entry.record
     unknown = record["protocol"] != "detection" and record["dataset"].get("own") is None
-    smoke = record["settings"].get("smoke", False)
-    holds = (record["selected_on"] == "test", record["split"] == "validation", unknown, smoke)
+    learned, smoke = (record["settings"].get(name, 0) for name in ("learned_test_pictures", "smoke"))
+    holds = (record["selected_on"] == "test", record["split"] == "validation", unknown, learned, smoke)
     return "".join(mark for mark, this in zip(MARKS, holds, strict=True) if this)
 
 

@@ -4,9 +4,16 @@ import keras
 import numpy as np
 import pytest
 
+from data.errors import FlagError
+from data.voc import VOC_CLASSES
 from detection.batch_statistics import Recalibration, exported, learning, measure
+from detection.config import DataOptions, DetectionConfig, DetectorOptions, OptimizerOptions, RunOptions
+from detection.experiment import Experiment
+from detection.input import TrainingPictures
+from la_tf import checkpoints, model_dir
 from models.layers import FusedBatchNormalization
-from tests.detection.small import batch_of, picture, small_detector
+from tests.data.voc_folders import some_pictures, write_devkit
+from tests.detection.small import batch_of, picture, small_backbone, small_detector
 
 BATCHES = [
     batch_of(picture(80, 97, 1), picture(67, 112, 2)),
@@ -167,3 +174,55 @@ def test_a_run_that_has_begun_is_not_measured_again():
     hook.set_model(built())
     hook.on_train_begin({"step": 2})
     np.testing.assert_array_equal(statistics(hook.model.norm), (np.zeros(3), np.ones(3)))
+
+
+# -- of a run ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def devkit(tmp_path_factory):
+    """Three pictures, which are six with the mirrored ones."""
+    return write_devkit(tmp_path_factory.mktemp("devkit"), {"train": some_pictures(3), "val": some_pictures(1)})
+
+
+def begun(folder, devkit, batch_norm, val_set=None, precise_batches=0, with_norms=True):
+    """A run that has begun, of which nothing is there but its config and the name of a checkpoint."""
+    config = DetectionConfig(
+        DataOptions(devkit=str(devkit), train_set="train", val_set=val_set),
+        DetectorOptions(batch_norm=batch_norm),
+        OptimizerOptions(),
+        RunOptions(model_dir=str(folder), precise_batches=precise_batches),
+    )
+    architecture = small_backbone(batch_norm=with_norms).architecture
+    identity = {**config.identity(), "architecture": architecture, "weights": "w", "classes": [*VOC_CLASSES]}
+    model_dir.write_json(folder / "config.json", {"identity": identity, "circumstances": config.circumstances()})
+    checkpoints.path_of(folder, 2).mkdir(parents=True)
+    return Experiment(config)
+
+
+@pytest.mark.parametrize(
+    ("batch_norm", "val_set", "precise_batches", "specs", "measured"),
+    [
+        ("recalibrated", "val", 5, ["val"], 5),
+        ("recalibrated", None, 0, [], 6),  # all of an epoch
+        ("local", "val", 5, ["statistics", "val"], None),
+    ],
+)
+def test_recalibrated_norms_are_measured_before_the_run_and_not_before_evaluations(
+    devkit, tmp_path, batch_norm, val_set, precise_batches, specs, measured
+):
+    experiment = begun(tmp_path, devkit, batch_norm, val_set, precise_batches)
+    assert [spec.name for spec in experiment.eval_specs()] == specs
+    counts = [hook.count for hook in experiment.train_spec().hooks if isinstance(hook, Recalibration)]
+    assert counts == ([] if measured is None else [measured])
+
+
+def test_of_a_large_set_two_hundred_batches_are_enough(devkit, tmp_path, monkeypatch):
+    monkeypatch.setattr(TrainingPictures, "steps_per_epoch", 1000)
+    experiment = begun(tmp_path, devkit, "recalibrated")
+    assert [hook.count for hook in experiment.train_spec().hooks if isinstance(hook, Recalibration)] == [200]
+
+
+def test_a_backbone_without_norms_has_none_to_recalibrate(devkit, tmp_path):
+    with pytest.raises(FlagError, match=r"^--batch_norm=recalibrated: the export has no batch norms"):
+        begun(tmp_path, devkit, "recalibrated", with_norms=False)

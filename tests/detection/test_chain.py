@@ -1,12 +1,13 @@
 """The chain of detection.run: what is run in which order, what selects, what is not done again, what lines say."""
 
 import dataclasses
+import hashlib
 import json
 
 import numpy as np
 import pytest
 
-from data.errors import UserError
+from data.errors import FlagError, UserError
 from detection import commands, record
 from detection.chain import Chain, Wanted
 from detection.config import DataOptions, DetectionConfig, DetectorOptions, OptimizerOptions, RunOptions
@@ -17,6 +18,7 @@ ARCHITECTURE = {
     "name": "resnet50", "width": 64, "resnet_version": 2, "batch_norm": True, "sobel": False, "layout": "tensorflow",
     "preprocessing": {"image_size": 224},
 }  # fmt: skip
+ENDPOINTS = ["conv1", "conv2", "conv3", "conv4", "conv5"]
 VAL = {10: 0.2, 20: 0.6, 30: 0.5}  # mAP of each checkpoint
 
 
@@ -25,7 +27,12 @@ def export(tmp_path):
     """What of an export the chain reads."""
     folder = tmp_path / "export"
     folder.mkdir()
-    description = {"architecture": ARCHITECTURE, "step": 700, "config": {"method": "la", "seed": 5, "clusters": 30}}
+    description = {
+        "architecture": ARCHITECTURE,
+        "endpoints": ENDPOINTS,
+        "step": 700,
+        "config": {"method": "la", "seed": 5, "clusters": 30},
+    }
     (folder / "backbone.json").write_text(json.dumps(description))
     (folder / "backbone.weights.h5").write_bytes(b"weights")
     return folder
@@ -80,24 +87,30 @@ def programs(monkeypatch):
     return found
 
 
-def wanted(devkit, **changes):
-    data = DataOptions(devkit=str(devkit), train_set="train", val_set="val")
+def config_of(devkit, **data):
+    data = DataOptions(devkit=str(devkit), **{"train_set": "train", "val_set": "val"} | data)
     run = RunOptions(model_dir="of each seed", steps=30, eval_steps=10)
-    config = DetectionConfig(data, DetectorOptions(), OptimizerOptions(), run)
+    return DetectionConfig(data, DetectorOptions(), OptimizerOptions(), run)
+
+
+def with_run(config, **changes):
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, **changes))
+
+
+def wanted(devkit, config=None, **changes):
+    default = with_run(config_of(devkit, train_set="2007_trainval", val_set=None), steps=70_000, eval_steps=5000)
+    standard = dataclasses.replace(default, detector=DetectorOptions(rois=128))
+    config = config or dataclasses.replace(config_of(devkit), detector=standard.detector)
     given = {
-        "config": config, "preset": "paper_la", "test_set": "test", "seeds": 2, "pretrain_data": None,
-        "given": (f"--devkit={devkit}", "--train_set=train", "--val_set=val", "--steps=30"), "own": ("steps",),
-        "pictures": 70_000, "command": ("--steps=30",),
+        "config": config, "standard": standard, "default": default, "preset": "paper_la", "test_set": "test",
+        "seeds": 2, "pretrain_data": None, "command": ("--steps=30",),
+        "given": (f"--devkit={devkit}", "--train_set=train", "--val_set=val", "--steps=30"),
     }  # fmt: skip
     return Wanted(**{**given, **changes})
 
 
-def with_data(asked, **changes):
-    return dataclasses.replace(asked.config, data=dataclasses.replace(asked.config.data, **changes))
-
-
-def chain(asked, export, tmp_path):
-    return Chain(asked, export, tmp_path / "detectors", tmp_path / "out")
+def chain(asked, export, tmp_path, name="step-700"):
+    return Chain(asked, export, name, tmp_path / "out")
 
 
 def test_each_seed_is_trained_selected_on_val_and_scored_once(devkit, export, tmp_path, programs):
@@ -115,8 +128,10 @@ def test_each_seed_is_trained_selected_on_val_and_scored_once(devkit, export, tm
     assert [line["results"]["mAP"] for line in lines] == [0.53, 0.54]
     assert {line["results"]["val_ap50"] for line in lines} == {0.6}
     assert {line["selected_on"] for line in lines} == {"validation"}
-    for name in ("check.json", "activations.json"):
-        assert json.loads((tmp_path / "detectors" / name).read_text())
+    folder = chain(wanted(devkit), export, tmp_path).folder
+    assert folder.name == f"step-700-{hashlib.sha256(b'weights').hexdigest()[:6]}"
+    for path in (folder.parent / "check.json", folder / "activations.json"):
+        assert json.loads(path.read_text())
 
 
 def test_what_is_done_is_not_done_again_and_a_seed_more_is_added(devkit, export, tmp_path, programs):
@@ -152,8 +167,7 @@ def test_the_line_of_all_seeds_has_mean_and_sample_deviation(devkit, export, tmp
 
 
 def test_without_a_val_set_the_last_step_is_scored_and_nothing_selects(devkit, export, tmp_path, programs):
-    asked = wanted(devkit, seeds=1, given=(f"--devkit={devkit}", "--train_set=train"))
-    asked = dataclasses.replace(asked, config=with_data(asked, val_set=None))
+    asked = wanted(devkit, config_of(devkit, val_set=None), seeds=1, given=(f"--devkit={devkit}",))
     (line,) = chain(asked, export, tmp_path).run()
     assert programs.of("detection.evaluate")[0]["step"] == "30"
     assert line["selected_on"] == "nothing" and "val_ap50" not in line["results"]
@@ -161,8 +175,7 @@ def test_without_a_val_set_the_last_step_is_scored_and_nothing_selects(devkit, e
 
 
 def test_a_val_set_with_test_pictures_is_told_as_selecting_on_test(devkit, export, tmp_path, programs):
-    asked = wanted(devkit, seeds=1)
-    asked = dataclasses.replace(asked, config=with_data(asked, val_set="both"))
+    asked = wanted(devkit, config_of(devkit, val_set="both"), seeds=1)
     (line,) = chain(asked, export, tmp_path).run()
     assert line["selected_on"] == "test"
     assert any("--val_set=both: shares pictures with --test_set=test" in warning for warning in asked.warnings)
@@ -176,7 +189,8 @@ def test_test_pictures_that_are_learned_from_are_counted(devkit, export, tmp_pat
 
 
 def test_a_second_look_at_the_test_set_is_counted_and_told(devkit, export, tmp_path, programs, capsys):
-    looked = tmp_path / "detectors" / "seed-3" / "results" / "test" / "step-00000010,nms_iou=0.5"
+    folder = chain(wanted(devkit), export, tmp_path).folder
+    looked = folder / "seed-3" / "results" / "test" / "step-00000010,nms_iou=0.5"
     looked.mkdir(parents=True)
     (looked / "scores.json").write_text("{}")
     first, second = chain(wanted(devkit), export, tmp_path).run()
@@ -193,16 +207,22 @@ def test_what_a_line_says(devkit, export, tmp_path, programs):
     assert (settings["preset"], settings["steps"], settings["smoke"], settings["seed"]) == ("paper_la", 30, True, 3)
     assert line["dataset"]["train"] == 4 and line["dataset"]["test"] == 3 and line["dataset"]["own"] is None
     assert line["command"] == ["--steps=30"] and line["protocol"] == "detection" and line["split"] == "test"
-    assert not wanted(devkit, pictures=30).settings(3)["smoke"]
+    assert "rois" not in settings  # as the preset has it
+
+
+@pytest.mark.parametrize(("steps", "batch_size", "smoke"), [(5833, 12, False), (70_000, 1, False), (5832, 12, True)])
+def test_rounding_makes_no_smoke_run(devkit, steps, batch_size, smoke):
+    """70,000 pictures are 5,833 batches of 12 and 4 pictures."""
+    config = with_run(config_of(devkit, batch_size=batch_size), steps=steps)
+    assert wanted(devkit, config).smoke == smoke
 
 
 def test_the_random_control_has_no_pretraining_to_compare_with(devkit, export, tmp_path, programs):
-    asked = wanted(devkit, seeds=1)
-    run = dataclasses.replace(asked.config.run, initialization="random")
-    asked = dataclasses.replace(asked, config=dataclasses.replace(asked.config, run=run))
+    asked = wanted(devkit, with_run(config_of(devkit), initialization="random"), seeds=1)
     (line,) = chain(asked, export, tmp_path).run()
     assert programs.of("detection.activations") == []
     assert line["subject"]["method"] == "random" and "config" not in line["subject"]
+    assert any("--batch_norm=local" in warning for warning in asked.warnings)
 
 
 def test_supervised_weights_are_the_supervised_row(export):
@@ -213,10 +233,58 @@ def test_supervised_weights_are_the_supervised_row(export):
     assert (facts["method"], facts["name"]) == ("supervised", "keras_resnet50")
 
 
-def test_settings_that_matter_have_folders_of_their_own(devkit):
-    asked = wanted(devkit)
-    assert asked.name == wanted(devkit, seeds=9).name and asked.name.startswith("paper_la-")
-    longer = dataclasses.replace(asked.config, run=dataclasses.replace(asked.config.run, steps=31))
-    others = [with_data(asked, val_set=None), with_data(asked, train_set="val"), longer]
-    names = {dataclasses.replace(asked, config=config).name for config in others}
-    assert len(names | {asked.name, wanted(devkit, test_set="val").name}) == 5
+def test_settings_that_matter_have_folders_of_their_own(devkit, export, tmp_path):
+    def id_of(*arguments, **changes):
+        return chain(wanted(devkit, *arguments, **changes), export, tmp_path).id
+
+    others = [
+        id_of(config_of(devkit)), id_of(config_of(devkit, val_set=None)), id_of(config_of(devkit, train_set="val")),
+        id_of(with_run(config_of(devkit), steps=31)), id_of(test_set="val"),
+        id_of(with_run(config_of(devkit), initialization="random")),
+    ]  # fmt: skip
+    assert len({id_of(), *others}) == 7
+    assert id_of() == id_of(seeds=9, given=(), command=())
+
+
+def test_what_is_said_in_another_way_is_the_same_detector(devkit, export, tmp_path):
+    """Frozen up to conv2 and regions of 7 positions are the defaults of this backbone."""
+    plain, said = (
+        chain(wanted(devkit, dataclasses.replace(config_of(devkit), detector=options)), export, tmp_path)
+        for options in (DetectorOptions(), DetectorOptions(freeze_at="2", roi_side=7))
+    )
+    assert plain.id == said.id and plain.settings(3) == said.settings(3)
+
+
+def test_what_the_backbone_cannot_do_is_told_with_the_preset(devkit, export, tmp_path):
+    config = dataclasses.replace(config_of(devkit), detector=DetectorOptions(dropout=0.5))
+    with pytest.raises(FlagError, match=r"--dropout=0.5: .* \(of --preset=paper_la\)$"):
+        _ = chain(wanted(devkit, config), export, tmp_path).resolved
+
+
+def test_activations_that_cannot_be_had_do_not_stop_it(devkit, export, tmp_path, programs, capsys):
+    programs.fail = "detection.activations"
+    lines = chain(wanted(devkit), export, tmp_path).run()
+    assert len(lines) == 2 and "warning: the batch norms are not compared" in capsys.readouterr().err
+
+
+def test_the_mean_is_over_all_seeds_that_there_are(devkit, export, tmp_path, programs):
+    chain(wanted(devkit), export, tmp_path).run()
+    chain(wanted(devkit, with_run(wanted(devkit).config, seed=7), seeds=1), export, tmp_path).run()
+    means = [line for line in results.read([tmp_path / "out"]) if line["protocol"] == "detection_mean"]
+    assert [line["results"]["seeds"] for line in means] == [[3, 4, 7]]
+
+
+def test_lines_of_several_steps_make_a_curve(devkit, export, tmp_path, programs):
+    def at(step, weights):
+        description = json.loads((export / "backbone.json").read_text()) | {"step": step}
+        (export / "backbone.json").write_text(json.dumps(description))
+        (export / "backbone.weights.h5").write_bytes(weights)
+        made = chain(wanted(devkit), export, tmp_path, name=f"step-{step}")
+        made.run()
+        return made
+
+    at(900, b"later")
+    chain_of_last = at(700, b"earlier")
+    found = record.by_step(results.read([tmp_path / "out"]), chain_of_last.facts(None))
+    assert {step: len(lines) for step, lines in found.items()} == {700: 2, 900: 2} and [*found] == [700, 900]
+    assert len(programs.of("detection.check")) == 1  # whatever the backbone

@@ -133,6 +133,14 @@ def test_combinations_that_make_no_sense_are_named():
         config(run=RunOptions(model_dir="m", precise_batches=5))
 
 
+@pytest.mark.parametrize(
+    "detector",
+    [{"batch_norm": "recalibrated"}, {"batch_norm": "local"}, {"batch_norm": "frozen", "extra_norm": True}],
+)
+def test_precise_batches_go_with_norms_whose_statistics_are_measured(detector):
+    config(detector=DetectorOptions(**detector), run=RunOptions(model_dir="m", precise_batches=5)).check_training()
+
+
 def test_a_config_survives_being_written():
     one = config(data=DataOptions(devkit="x", short_side=(480, 600), val_set="2007_val"))
     assert DetectionConfig.from_flat(one.flat()) == one
