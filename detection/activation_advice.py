@@ -40,7 +40,7 @@ def advice(drift: float, of_pretraining: float | None, batch_size: int, devices:
     return "local", f"{moved}, and a batch of {batch_size} has enough pictures"
 
 
-def scale_warning(deviation: float, endpoint: str, norms: bool = True) -> str | None:
+def scale_warning(deviation: float, endpoint: str, norms: bool, batch_size: int) -> str | None:
     """Returns what to say of the deviation of the map that regions are pooled from; None where that is usual.
 
     norms: whether the backbone has batch norms.
@@ -48,7 +48,8 @@ def scale_warning(deviation: float, endpoint: str, norms: bool = True) -> str | 
     if SCALE[0] <= deviation <= SCALE[1]:
         return None
     # ResNets alone, whose trunk ends with conv4, can have the extra norm.
-    learning = ["--batch_norm=local or synchronised"] * norms + ["--extra_norm"] * (endpoint == "conv4")
+    of_backbone = norms and batch_size >= ENOUGH_PICTURES
+    learning = ["--batch_norm=local or synchronised"] * of_backbone + ["--extra_norm"] * (endpoint == "conv4")
     size, then, rate = (
         ("large", "may diverge", "take a quarter of the --learning_rate")
         if deviation > SCALE[1]
@@ -67,8 +68,9 @@ def conclusion(stages: dict, drifts: dict, endpoint: str, batch_size: int, devic
 
     stages, drifts: on "detection" and, where there are any, on "pretraining" pictures. endpoint: the trunk's last one.
     """
-    warning = scale_warning(stages["detection"][endpoint]["sd"], endpoint, drifts["detection"] is not None)
-    if drifts["detection"] is None:
+    norms = drifts["detection"] is not None
+    warning = scale_warning(stages["detection"][endpoint]["sd"], endpoint, norms, batch_size)
+    if not norms:
         return {"suggestion": None, "reason": "there are no batch norms, so nothing to choose", "warning": warning}
     of_pretraining = drifts["pretraining"]["drift"] if "pretraining" in drifts else None
     suggestion, reason = advice(drifts["detection"]["drift"], of_pretraining, batch_size, devices)

@@ -62,8 +62,9 @@ def measure(model, batches, norms):
     for layer in norms:
         layer.momentum, layer.trainable = 0.0, True
     try:
-        forward = tf.function(lambda batch: model.losses(batch)[0], reduce_retracing=True)
+        forward = None
         for batch in batches:
+            forward = forward or tf.function(lambda batch: model.losses(batch)[0], [_signature(batch)])
             forward(batch)
             found.append([(layer.moving_mean.numpy(), layer.moving_variance.numpy()) for layer in norms])
     finally:
@@ -73,6 +74,17 @@ def measure(model, batches, norms):
         means, variances = (np.array(each, np.float64) for each in zip(*moments, strict=True))
         layer.moving_mean.assign(means.mean(axis=0))
         layer.moving_variance.assign(variances.mean(axis=0) + means.var(axis=0))
+
+
+def _signature(batch):
+    """What batches of pictures of other sizes, with other numbers of boxes, have in common: one graph does for all."""
+    free = {"image": (1, 2), "boxes_xyxy": (1,), "labels": (1,)}
+
+    def of(name, values):
+        shape = [None if axis in free.get(name, ()) else length for axis, length in enumerate(values.shape)]
+        return tf.TensorSpec(shape, values.dtype)
+
+    return {name: of(name, values) for name, values in batch.items()}
 
 
 def _norms(model):

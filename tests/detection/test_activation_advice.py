@@ -49,34 +49,38 @@ def test_reasons_have_the_numbers(drift, batch_size, devices, said):
 
 @pytest.mark.parametrize("deviation", [0.1, 0.7, 2.0])
 def test_a_usual_scale_needs_no_word(deviation):
-    assert scale_warning(deviation, "conv4") is None
+    assert scale_warning(deviation, "conv4", True, 4) is None
 
 
 @pytest.mark.parametrize(
-    ("deviation", "endpoint", "norms", "what", "remedy"),
+    ("deviation", "endpoint", "norms", "batch_size", "what", "remedy"),
     [
         (
-            2.01, "conv4", True, "2.01, large for the fresh layers behind it, which may diverge under frozen norms",
+            2.01, "conv4", True, 4, "2.01, large for the fresh layers behind it, which may diverge under frozen norms",
             "let norms learn (--batch_norm=local or synchronised, --extra_norm), or take a quarter of the",
         ),
         (
-            0.099, "conv5", True,
+            0.099, "conv5", True, 16,
             "0.099, small for the fresh layers behind it, which will learn slowly under frozen norms",
             "let norms learn (--batch_norm=local or synchronised), or raise the",
         ),
         (
-            12.3, "conv5", False, "12.3, large for the fresh layers behind it, which may diverge",
+            12.3, "conv5", False, 4, "12.3, large for the fresh layers behind it, which may diverge",
             "take a quarter of the",
         ),
         (
-            12.3, "conv4", False, "12.3, large for the fresh layers behind it, which may diverge",
+            12.3, "conv4", False, 4, "12.3, large for the fresh layers behind it, which may diverge",
             "let norms learn (--extra_norm), or take a quarter of the",
+        ),
+        (
+            2.01, "conv5", True, 3, "2.01, large for the fresh layers behind it, which may diverge under frozen norms",
+            "take a quarter of the",
         ),
     ],
 )  # fmt: skip
-def test_an_unusual_scale_is_told_with_what_this_backbone_can_do(deviation, endpoint, norms, what, remedy):
+def test_an_unusual_scale_is_told_with_what_this_backbone_can_do(deviation, endpoint, norms, batch_size, what, remedy):
     wanted = f"{endpoint} has a deviation of {what}: {remedy} --learning_rate"
-    assert scale_warning(deviation, endpoint, norms) == wanted
+    assert scale_warning(deviation, endpoint, norms, batch_size) == wanted
 
 
 # -- together ---------------------------------------------------------------------------------------------------------

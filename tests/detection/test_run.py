@@ -72,7 +72,7 @@ def test_from_a_run_to_the_table_through_a_kill(pretrained, tmp_path):
         assert (run_folder / "report" / "detections.png").stat().st_size > 1000
     table = (folder.parent / "table3.md").read_text()
     row = next(line for line in table.splitlines() if line.startswith("| IR, here"))
-    assert "n = 2" in row and "¶" in row and "R-10\\_Faster" in table
+    assert "n = 2" in row and "¶" in row and "R-10_Faster" in table
     mean = 100 * sum(line["results"]["mAP"] for line in lines[:2]) / 2
     assert f"{mean:.1f} ±" in row
 

@@ -51,6 +51,9 @@ def test_a_box_that_no_anchor_touches_makes_none_positive():
 def test_anchors_that_reach_out_of_the_picture_are_not_looked_at():
     anchors = [[-1, 0, 8, 9], [0, -1, 9, 8], [71, 0, 80, 9], [0, 51, 9, 60], [70, 50, 79, 59], [0, 0, 9, 9]]
     assert taken(of_anchors(anchors, [])) == (set(), {4, 5})
+    assert taken(of_anchors(anchors, [], across_border=True)) == (set(), {0, 1, 2, 3, 4, 5})
+    # IoUs of 90 / 110 and 50 / 100: the latter is neither.
+    assert taken(of_anchors([[-1, 0, 8, 9], [0, 0, 4, 9]], [[0, 0, 9, 9]], across_border=True)) == ({0}, set())
 
 
 def test_an_anchor_outside_is_not_the_best_of_a_box():

@@ -183,6 +183,21 @@ def test_table_3_takes_the_mean_over_the_seeds_of_detectors_and_marks_smoke_runs
     assert "mathparagraph" in latex(comparison)
 
 
+def test_table_3_tells_other_pictures_from_the_papers_and_those_learned_from():
+    def caption(train, test, **settings):
+        made = record({"mAP": 0.5}, "detection", {"detector": "faster"} | settings, backbone="resnet50", own=None)
+        made["dataset"] |= {"spec": "voc:VOC 2007_trainval", "classes": 20, "train": train, "test": test}
+        comparison = compare("3", [made])
+        return comparison.caption, str(comparison.lines[0].cells["R_Faster"])
+
+    assert caption(5011, 4952) == (
+        compare("3", []).caption + " Lines with “here” are runs of la_tf on PASCAL VOC 2007.",
+        "50.0",
+    )
+    assert "not PASCAL VOC 2007" in caption(5011, 200)[0]
+    assert caption(5011, 4952, learned_test_pictures=3)[1] == "50.0‖"
+
+
 ABLATION = {"clusterings": 1, "clusters": 11}  # 11 clusters of 1,437 pictures: 10,000 of ImageNet
 
 
