@@ -31,7 +31,7 @@ class TwoNorms(keras.Model):
 
     def losses(self, batch):
         """Passes a batch through the norms."""
-        return self.norm(batch, training=True), self.frozen(batch, training=True)
+        return [norm(batch["image"], training=True) for norm in (self.norm, self.frozen)]
 
 
 def built():
@@ -73,7 +73,7 @@ def test_statistics_are_those_of_all_batches_and_other_norms_keep_theirs(which):
     ]
     model = built()
     measured, other = (model.norm, model.frozen) if which == "norm" else (model.frozen, model.norm)
-    measure(model, batches, [measured])
+    measure(model, [{"image": batch} for batch in batches], [measured])
     values = np.concatenate(batches).astype(np.float64).reshape(-1, 3)
     np.testing.assert_allclose(measured.moving_mean, values.mean(0), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(measured.moving_variance, values.var(0), rtol=1e-4)
@@ -85,7 +85,7 @@ def test_statistics_are_those_of_all_batches_and_other_norms_keep_theirs(which):
 def test_training_goes_on_with_its_own_momentum():
     model = built()
     ones = np.ones((2, 3, 3, 3), np.float32)
-    measure(model, [ones], learning(model))
+    measure(model, [{"image": ones}], learning(model))
     model.norm(2 * ones, training=True)
     np.testing.assert_allclose(model.norm.moving_mean, 0.9 * np.ones(3) + 0.1 * 2, rtol=1e-5)
 
@@ -93,7 +93,7 @@ def test_training_goes_on_with_its_own_momentum():
 def test_a_large_mean_leaves_the_variance_what_it_is():
     """Squares of 37.1 would drown it in float32: 200 batches without any spread have the variance 0."""
     model = built()
-    measure(model, [np.full((2, 3, 3, 3), 37.1, np.float32)] * 200, learning(model))
+    measure(model, [{"image": np.full((2, 3, 3, 3), 37.1, np.float32)}] * 200, learning(model))
     np.testing.assert_allclose(model.norm.moving_mean, np.full(3, 37.1), rtol=1e-6)
     np.testing.assert_allclose(model.norm.moving_variance, np.zeros(3), atol=1e-6)
 
