@@ -180,11 +180,11 @@ def steps_of(run: str, exports: Path) -> list[int]:
 
 
 def draw_curve(run: Path, chain: Chain):
-    """Writes the mAP of every checkpoint of a run that has such detectors to its eval_<settings>/, all anew."""
+    """Writes the mAP of every checkpoint of a run that has such detectors to its eval_detection-<settings>/, all anew."""
     cli.load_tensorflow()
     from la_tf.callbacks import EventFolder
 
-    folder = run / f"eval_{chain.settings_folder.name}"
+    folder = run / f"eval_detection-{chain.settings_folder.name}"
     shutil.rmtree(folder, ignore_errors=True)
     events = EventFolder(folder)
     for step, lines in record.by_step(results.read([chain.out]), chain.facts(None)).items():

@@ -42,11 +42,9 @@ class Wording:
 
     def __init__(self, table, placed):
         self.table, self.placed = table, placed
-        # data_set -> its record, its short name (with the hash behind it where two have the same name)
+        # data_set -> its record, its short name
         self.pictures = {entry.fields["data_set"]: entry.record["dataset"] for entry in placed}
-        short = {key: short_name(dataset["spec"]) for key, dataset in self.pictures.items()}
-        repeated = {name for name in short.values() if [*short.values()].count(name) > 1}
-        self.names = {key: f"{name} {key[:6]}" if name in repeated else name for key, name in short.items()}
+        self.names = _told_apart(self.pictures)
         # (protocol, setting) -> the values that it has, a dict keyed by their JSON
         self.settings = {}
         for entry in placed:
@@ -214,6 +212,17 @@ def _listed(settings):
 
 def _key(value):
     return json.dumps(value, sort_keys=True)
+
+
+def _told_apart(pictures):
+    """Short names of data sets; where several have the same, with the beginnings of those hashes that differ."""
+    names = {key: short_name(dataset["spec"]) for key, dataset in pictures.items()}
+    told = {}
+    for key, name in names.items():
+        same = [pictures[other] for other in names if names[other] == name]
+        differ = [part for part in ("hash", "test_hash") if len({dataset.get(part) for dataset in same}) > 1]
+        told[key] = " ".join([name, *(str(pictures[key].get(part))[:6] for part in differ)])
+    return told
 
 
 def short_name(spec):

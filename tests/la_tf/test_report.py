@@ -383,6 +383,8 @@ def test_two_sets_of_one_name_are_told_apart():
     made = [knn(0.5), knn(0.6)]
     made[1]["dataset"]["hash"] = "another"
     assert [line.setting for line in compare("1", made).lines] == ["digits hash o", "digits anothe"]
+    made[1]["dataset"] |= {"hash": made[0]["dataset"]["hash"], "test_hash": "other test pictures"}
+    assert [line.setting for line in compare("1", made).lines] == ["digits t", "digits other "]
 
 
 # -- formats ----------------------------------------------------------------------------------------------------------
