@@ -180,7 +180,7 @@ def steps_of(run: str, exports: Path) -> list[int]:
 
 
 def draw_curve(run: Path, chain: Chain):
-    """Writes the mAP of every checkpoint of a run that has such detectors to its eval_detection-<settings>/, all anew."""
+    """Writes the mAP of every checkpoint of a run that has such detectors to its eval_detection-*/, all anew."""
     cli.load_tensorflow()
     from la_tf.callbacks import EventFolder
 
