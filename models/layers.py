@@ -35,8 +35,10 @@ def convolution(x, filters, size, name, stride=1, use_bias=False, initializer="f
         x = keras.layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
     if padding == "valid":
         kind = ValidConvolution
+    elif stride == 1:
+        kind = SameConvolution
     else:
-        kind = SameConvolution if stride == 1 else keras.layers.Conv2D
+        kind = StridedPointConvolution if size == 1 else keras.layers.Conv2D
     return kind(
         filters,
         size,
@@ -183,6 +185,19 @@ class SameConvolution(keras.layers.Conv2D):
             return super().call(inputs)
         outputs = convolutions.convolution(inputs, tf.convert_to_tensor(self.kernel), gradients)
         return self.activation(tf.nn.bias_add(outputs, self.bias) if self.use_bias else outputs)
+
+
+@keras.saving.register_keras_serializable(package="la_tf")
+class StridedPointConvolution(keras.layers.Conv2D):
+    """Keras' Conv2D of one tap and a stride, as the plain one of the pixels that the stride leaves.
+
+    The gradient of a strided kernel with few channels, of a batch of one, overruns its memory in the oneDNN of
+    TensorFlow 2.21 on CPUs with AVX-512: later on the process aborts ("double free or corruption").
+    """
+
+    def convolution_op(self, inputs, kernel):
+        down, across = self.strides
+        return tf.nn.conv2d(inputs[:, ::down, ::across], kernel, strides=1, padding="VALID")
 
 
 @keras.saving.register_keras_serializable(package="la_tf")

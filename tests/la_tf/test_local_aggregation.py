@@ -505,7 +505,8 @@ def test_a_step_is_the_step_on_the_valid_pictures_alone(phase):
         assert float(value) == pytest.approx(float(logs[1][name]), rel=1e-6), name
     assert float(logs[0]["empty_fraction"]) == 0
     for masked, wanted in zip(models[0].trainable_weights, models[1].trainable_weights, strict=True):
-        np.testing.assert_allclose(masked.numpy(), wanted.numpy(), rtol=1e-5, atol=1e-7)
+        # Terms of the size of 1 cancel out in some weights: float32 leaves them 1e-7 or two, by the CPU's kernels.
+        np.testing.assert_allclose(masked.numpy(), wanted.numpy(), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(models[0].bank.rows.numpy(), models[1].bank.rows.numpy(), rtol=1e-5, atol=1e-7)
 
 

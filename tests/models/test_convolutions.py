@@ -170,6 +170,23 @@ def test_a_layer_in_training_equals_keras_with_bias_activation_and_after_saving(
         assert error(found, expected) < 1e-6
 
 
+@pytest.mark.parametrize("sides", [(5, 7), (6, 8), (1, 2)])
+def test_a_strided_convolution_of_one_tap_sees_every_other_pixel(sides):
+    rng = np.random.default_rng(2)
+    x, kernel = rng.normal(0, 1, (2, *sides, 3)), rng.normal(0, 1, (3, 4))
+    image = keras.Input((*sides, 3))
+    model = keras.Model(image, layers.convolution(image, 4, 1, "conv", stride=2))
+    model.set_weights([kernel[None, None].astype(np.float32)])
+    y = x[:, ::2, ::2] @ kernel
+    loss, of_kernel = gradients_of(model, x.astype(np.float32))
+    np.testing.assert_allclose(model(x.astype(np.float32)), y, atol=1e-5)
+    assert error(loss, (y**2).sum()) < 1e-6
+    assert error(of_kernel[0, 0], np.einsum("bhwc,bhwd->cd", x[:, ::2, ::2], 2 * y)) < 1e-6
+    theirs = keras.Sequential([image, keras.layers.Conv2D(4, 1, strides=2, padding="same", use_bias=False)])
+    theirs.set_weights(model.get_weights())
+    np.testing.assert_allclose(model(x.astype(np.float32)), theirs(x.astype(np.float32)), atol=1e-5)
+
+
 def gradients_of(model, x):
     """The sum of the squares of what a model makes of x in training, and its gradients; as a graph."""
 
