@@ -44,7 +44,7 @@ STEMS = ("auto", "imagenet", "small")
 CIRCUMSTANCES = {
     "dataset", "tfds_data_dir", "tfds_split", "image_root", "first_label", "max_bad_fraction", "workers", "model_dir",
     "mode", "epochs", "max_steps", "checkpoint_steps", "keep", "log_steps", "deterministic", "early_stopping",
-    "warm_start", "exporters", "xla", "strategy", "replicas", "bank_sharding", "sync_batch_norm",
+    "warm_start", "exporters", "board_updates", "xla", "strategy", "replicas", "bank_sharding", "sync_batch_norm",
 }  # fmt: skip
 
 
@@ -248,6 +248,7 @@ class RunOptions:
     sync_batch_norm: bool = False
     warm_start: str | None = None
     exporters: tuple[str, ...] = ("best", "final")
+    board_updates: int = 10  # pictures and histograms in TensorBoard, times a run
 
     def __post_init__(self):
         if not self.model_dir:
@@ -270,6 +271,7 @@ class RunOptions:
         _at_least("checkpoint_steps", self.checkpoint_steps, 0)
         _at_least("keep", self.keep, 1)
         _at_least("log_steps", self.log_steps, 1)
+        _at_least("board_updates", self.board_updates, 0)
         for name in self.exporters:
             _one_of("exporters", name, ("latest", "best", "final"))
 

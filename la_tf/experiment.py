@@ -295,6 +295,7 @@ class Experiment:
 
         Of several `processes` the first one writes and tells.
         """
+        from la_tf.board import Board
         from la_tf.callbacks import MetricsWriter, Progress
         from la_tf.schedules import EarlyStopping, Plateau
 
@@ -307,7 +308,8 @@ class Experiment:
         if run.early_stopping:
             hooks.append(EarlyStopping(*self.monitor, patience=run.early_stopping))
         if processes.index == 0:
-            hooks.append(MetricsWriter(run.model_dir))
+            metrics_writer = MetricsWriter(run.model_dir)
+            hooks += [metrics_writer, Board(self, metrics_writer, run.board_updates)]
             hooks.append(Progress(self.max_steps, data.batch_size, self.steps_per_epoch))
         return TrainSpec(
             input_fn=self.input_fn,

@@ -227,6 +227,11 @@ flags.DEFINE_string(
     "warm_start", None, "A model_dir whose weights, and bank if its pictures are the same, a new run starts from."
 )
 flags.DEFINE_list("exporters", list(_RUN.exporters), "Any of latest, best, final.")
+flags.DEFINE_integer(
+    "board_updates",
+    _RUN.board_updates,
+    "How often in a run TensorBoard gets neighbours and histograms of similarities; 0: never.",
+)
 flags.DEFINE_boolean(
     "plan", False, "Says what the run would take in memory and time, from a minute's measurements; writes nothing."
 )

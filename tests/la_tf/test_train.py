@@ -91,6 +91,27 @@ def test_the_metrics_follow_the_phases(finished):
     assert epochs[-1]["knn_top1"] > 0.15  # chance is 0.1; three epochs of a toy network are no more than a start
 
 
+def test_tensorboard_shows_pictures_similarities_and_the_bank(finished):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder, process = finished
+    result_of(process)
+    events = EventAccumulator(str(folder)).Reload()
+    steps = {name: [event.step for event in events.Tensors(name)] for name in events.Tags()["tensors"]}
+    ends = [STEPS // 3, 2 * STEPS // 3, STEPS]
+    assert steps["augmentation"] == steps["_hparams_/session_start_info"] == [0]
+    for name in ("neighbors", "sample", "similarity/nearest", "similarity/background"):
+        assert steps[name] == ends, name
+    assert steps["similarity/close"] == steps["cluster_sizes"] == ends[1:]  # the warm start has no clusters
+    (rows,) = (array for name, array in last_arrays(folder).items() if name.endswith("memory_bank/rows"))
+    shown = np.fromfile(folder / "projector" / "rows.float32", np.float32).reshape(-1, 16)
+    np.testing.assert_array_equal(shown, rows)  # of up to 2,000 all
+    assert (folder / "projector" / "metadata.tsv").read_text().splitlines()[1:3] == [
+        "1\tdigits train#0",
+        "2\tdigits train#1",
+    ]
+
+
 def test_the_same_command_again_finds_the_run_finished(finished):
     folder, process = finished
     result_of(process)

@@ -1,0 +1,183 @@
+"""What TensorBoard shows of a run besides curves: augmented pictures, neighbours, similarities, hyper-parameters."""
+
+import math
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorboard.plugins.hparams import api as hparams
+
+from data.pipeline import views_of
+from data.sources import evenly_spaced
+from la_tf import projector, tiles
+from la_tf.clustering import UNASSIGNED
+from la_tf.nearest_rows import nearest_rows
+
+SHEET, NEAREST = 6, 9  # pictures on a sheet, and neighbours of each
+AUGMENTED_EPOCHS = 8  # whose views are shown
+SAMPLE = 256  # images whose similarities make the histograms
+DENSEST = 30  # nearest rows of the histogram that all methods have (the paper's Figure 2)
+PROJECTED = 2000  # rows in the projector, at most
+SAME, OTHER = "#0072b2", "#d55e00"  # Okabe and Ito: told apart by colour-blind eyes too
+METRICS = {
+    "knn_top1": "kNN, test split", "validation_knn_top1": "kNN, validation", "loss": "loss",
+    "close_mean": "|C ∩ B|, mean", "purity": "cluster purity",
+}  # fmt: skip
+
+
+class Board(keras.callbacks.Callback):
+    """Adds to the event file of `metrics_writer`, `updates` times in a run (0: only hyper-parameters and projector).
+
+    All that needs a neighbourhood is of a sample of rows, evenly spaced over those of this process; a summary says
+    which. Bad pictures have no row.
+    """
+
+    def __init__(self, experiment, metrics_writer, updates):
+        super().__init__()
+        self.experiment, self.metrics_writer, self.updates = experiment, metrics_writer, updates
+        self.split, self.names = experiment.train, experiment.dataset.class_names
+        self.epochs = math.ceil(experiment.max_steps / experiment.steps_per_epoch)
+
+    def on_train_begin(self, logs=None):
+        """Writes the hyper-parameters and, where a run begins, how its pictures are augmented."""
+        with self._writing(logs["step"]):
+            hparams.hparams_config(hparams=[], metrics=[hparams.Metric(*both) for both in METRICS.items()])
+            hparams.hparams(hyper_parameters(self.experiment.config))
+            if logs["step"] == 0 and self.updates:
+                tf.summary.image("augmentation", self._augmented()[None])
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Writes neighbours and histograms where they are due."""
+        if is_due(epoch, self.epochs, self.updates):
+            self._look(logs["step"])
+
+    def on_train_end(self, logs=None):
+        """Writes the sample of the bank for the projector."""
+        first, rows, written = self.model.bank.own_rows()
+        here = np.flatnonzero(written)
+        if not len(here):
+            return
+        sample = here[evenly_spaced(len(here), PROJECTED)]
+        images = first + sample
+        name = f"memory bank, {len(sample):,} of {self.split.size:,} rows, step {logs['step']:,}"
+        columns = {"class": map(self._class, images), "file": (self.split.names[i] for i in images)}
+        projector.write(self.metrics_writer.model_dir, name, rows[sample], self._pictures(images), columns)
+
+    # -- neighbours and similarities --------------------------------------------------------------------------------
+
+    def _look(self, step):
+        first, rows, written = self.model.bank.own_rows()
+        here = np.flatnonzero(written)
+        if len(here) < 2:
+            return
+        sample = here[evenly_spaced(len(here), SAMPLE)]
+        labels = getattr(self.model, "cluster_labels", None)  # of Local Aggregation, once it has begun
+        labels = self.model.pictures.read(labels) if labels is not None and self.model.aggregating else None
+        k = self.model.background_k if getattr(self.model, "background", None) == "knn" else None
+        found = similarities(rows, written, sample, labels, k)
+        with self._writing(step):
+            tf.summary.text("sample", self._said_of(len(sample), len(here)))
+            tf.summary.image("neighbors", self._sheet(first, rows, written, here)[None])
+            for name, values in found.items():
+                tf.summary.histogram(f"similarity/{name}", values)
+            if labels is not None:
+                tf.summary.histogram("cluster_sizes", cluster_sizes(labels))
+
+    def _said_of(self, sampled, here):
+        of = f"{here:,} rows of the memory bank" + (f" that process 0 has of {self.split.size:,}" * self._is_part())
+        return (
+            f"`similarity`: {sampled:,} of the {of}, evenly spaced, each with its nearest {DENSEST} rows (nearest), "
+            "with B_i (background) and with C_i (close), itself left out. `neighbors`: the first picture of a line, "
+            "then its nearest rows; blue: of its class. `cluster_sizes`: of all H clusterings."
+        )
+
+    def _is_part(self):
+        return len(self.model.pictures.here) < self.split.size
+
+    def _sheet(self, first, rows, written, here):
+        queries = here[evenly_spaced(len(here), SHEET)]
+        similarity, nearest = _without_themselves(*nearest_rows(rows[queries], rows, NEAREST + 1, written), queries)
+        pictures, captions = [], []
+        for query, row_similarity, row in zip(queries, similarity, nearest, strict=True):
+            images = first + np.array([query, *row])
+            labels = self.split.labels[images]
+            same = (labels == labels[0]) & (labels >= 0)
+            pictures.append(self.experiment.pictures(self.split, images))
+            words = [(f"{self._class(images[0])}\n", tiles.INK)]
+            for image, value, is_same in zip(images[1:], row_similarity, same[1:], strict=True):
+                color = (SAME if is_same else OTHER) if labels[0] >= 0 else tiles.INK
+                words.append((f"{self._class(image)}\n{value:.2f}", color))
+            captions.append(words)
+        return tiles.tiled(pictures, captions)
+
+    def _augmented(self):
+        images = np.array(evenly_spaced(self.split.size, SHEET))
+        plain = self.experiment.pictures(self.split, images)
+        seed, views = self.experiment.config.run.seed, self.experiment.views[0]
+        batches = [batch["image"].numpy() for batch in views_of(self.split, images, views, seed, AUGMENTED_EPOCHS)]
+        pictures = list(zip(plain, *batches, strict=True))
+        titles = ["central view", *(f"epoch {epoch}" for epoch in range(AUGMENTED_EPOCHS))]
+        return tiles.tiled(pictures, [[(title, tiles.INK) for title in titles]] * len(pictures))
+
+    def _class(self, image):
+        label = int(self.split.labels[image])
+        return "?" if label < 0 else str(self.names[label] if self.names else label)
+
+    def _pictures(self, images):
+        """Yields the central views of `images`, a few of them at a time in memory."""
+        for batch in self.experiment.batches_of(self.split, images):
+            yield from np.where(batch["valid"][:, None, None, None], batch["image"], 0)
+
+    def _writing(self, step):
+        return self.metrics_writer.events.writer.as_default(step=step)
+
+
+def is_due(epoch, epochs, updates):
+    """Tells whether what comes `updates` times in a run of `epochs` comes after `epoch`; it does after the last."""
+    return (epoch + 1) * updates // epochs > epoch * updates // epochs
+
+
+def hyper_parameters(config):
+    """Returns what TensorBoard's HParams tab compares runs by: all that makes a `Config` what it is, and its epochs."""
+    values = {**config.identity(), "epochs": config.run.epochs, "max_steps": config.run.max_steps}
+    texts = {name: ",".join(map(str, value)) for name, value in values.items() if isinstance(value, list)}
+    return {name: texts.get(name, value) for name, value in values.items() if value is not None}
+
+
+def similarities(rows, written, images, labels=None, k=None):
+    """Returns cosines of each of `images` `[n]` to its nearest rows, to B_i and to C_i, by name, itself left out.
+
+    rows `[N, D]` are unit vectors, `written` `[N]` tells those that count. "nearest": the 30 nearest; "background",
+    where k is given: the k nearest (section 3.1, of v̄_i); "close", where `labels` `[N, H]` are given: those that share
+    a cluster with it in any clustering.
+    """
+    count = max(DENSEST, k or 0)
+    similarity, indices = nearest_rows(rows[images], rows, count + 1, written)
+    similarity, _ = _without_themselves(similarity, indices, images)
+    found = {"nearest": similarity[:, :DENSEST].ravel()}
+    if k is not None:
+        found["background"] = similarity[:, : k - 1].ravel()  # the image itself is one of the k
+    if labels is not None:
+        mates = [np.flatnonzero(_shares_a_cluster(labels, image) & written) for image in images]
+        found["close"] = np.concatenate([rows[of] @ rows[i] for i, of in zip(images, mates, strict=True)])
+    return {name: values[np.isfinite(values)] for name, values in found.items()}
+
+
+def _shares_a_cluster(labels, image):
+    shares = ((labels == labels[image]) & (labels[image] != UNASSIGNED)).any(axis=1)
+    shares[image] = False
+    return shares
+
+
+def _without_themselves(similarity, indices, images):
+    """Returns both `[n, K]` less a column: the image itself, or the last one where it is not among them."""
+    keep = indices != np.asarray(images)[:, None]
+    keep[keep.all(axis=1), -1] = False
+    shape = (len(indices), indices.shape[1] - 1)
+    return similarity[keep].reshape(shape), indices[keep].reshape(shape)
+
+
+def cluster_sizes(labels):
+    """Returns the sizes of all clusters that hold something, of all columns of `labels` `[N, H]`."""
+    columns = (column[column != UNASSIGNED] for column in labels.T)
+    return np.concatenate([np.unique(column, return_counts=True)[1] for column in columns])
