@@ -11,6 +11,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from data.errors import UserError
+from data.figures import fitting
 from la_tf import close_sets, cluster_portraits, clustering, density, embedding_figures, figures, mds, retrieval
 from la_tf.nearest_rows import nearest_rows
 from la_tf.scores import decide
@@ -148,7 +149,7 @@ def draw_mds(run):
         ]
         numbers.append(panel | {"stress": scaling.stress, "classes": of_classes})
     subtitle = (
-        f"{figures.short(run.title, 60)} · {2 * len(both[0])} of {len(accuracies)} classes, up to {IMAGES_OF_CLASS} "
+        f"{fitting(run.title, 2.8, 9)} · {2 * len(both[0])} of {len(accuracies)} classes, up to {IMAGES_OF_CLASS} "
         "training images of each · percent: kNN accuracy, test split · both panels at one scale"
     )
     return embedding_figures.scaled_classes(panels, subtitle), _about(run) | {"panels": numbers}
@@ -170,7 +171,7 @@ def draw_close(run):
         for h in close_sets.CLUSTERINGS
     }
     subtitle = (
-        f"{figures.short(run.title, 60)} · C_i (blue) of one image (star) and its centre (+), in the plane of its "
+        f"{fitting(run.title, 8, 9)}\nC_i (blue) of one image (star) and its centre (+), in the plane of its "
         f"neighbours; below: mean skewness · mean size over {found[0]['images']:,} images"
     )
     points = close_sets.plane(rows, row)

@@ -3,7 +3,8 @@
 import numpy as np
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, ScalarFormatter
 
-from la_tf.figures import INK, PALE, RIGHT, WRONG, blank, short
+from data.figures import fitting
+from la_tf.figures import INK, PALE, RIGHT, WRONG, add_axes, blank
 
 # Okabe and Ito's colours for a white ground, and what tells the curves and dots apart without them.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -11,6 +12,7 @@ DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 MOST_RUNS = len(COLORS)
 _BOTH_WAYS = np.array([-1, 1])
+PANEL = 1.5  # inches, of one C_i
 DOTS = 1500  # of the rows that are no neighbours, shown behind
 
 
@@ -37,8 +39,8 @@ def density(curves, ranks):
         _bare(axis)
     axes[0].set_ylabel("training images")
     lines = [
-        f"{short(curve['title'], 60)}: mean {curve['local']['mean']:.3f} local, {curve['background']['mean']:.3f} "
-        f"background, {curve['images']:,} images"
+        f"{fitting(curve['title'], 4.2, 9)}: mean {curve['local']['mean']:.3f} local, "
+        f"{curve['background']['mean']:.3f} background, {curve['images']:,} images"
         for curve in curves
     ]
     handles = [
@@ -64,7 +66,7 @@ def scaled_classes(panels, subtitle):
     figure.suptitle(subtitle, fontsize=9, color=PALE)
     for axis, panel, middle in zip(figure.subplots(1, len(panels)), panels, middles, strict=True):
         for each, color, marker in zip(panel["classes"], COLORS, MARKERS, strict=False):
-            label = f"{short(each['name'], 22)}  {each['accuracy']:.0%}"
+            label = f"{fitting(each['name'], 1.6, 9)}  {each['accuracy']:.0%}"
             axis.scatter(*each["points"].T, s=20, color=color, marker=marker, alpha=0.75, linewidths=0, label=label)
         axis.set(xlim=middle[0] + reach[0] * _BOTH_WAYS, ylim=middle[1] + reach[1] * _BOTH_WAYS)
         axis.set(aspect="equal", xticks=[], yticks=[])
@@ -85,29 +87,33 @@ def close_sets(found, points, row, members, clusters, subtitle):
     C_i by (H, m); clusters: the run's own m, marked.
     """
     of_h, of_m = (sorted({each[name] for each in found}) for name in ("clusterings", "clusters"))
-    figure = blank(1.5 * len(of_m) + 4.2, 5.2, layout="constrained")
-    figure.suptitle(subtitle, fontsize=9, color=PALE)
-    small, large = figure.subfigures(1, 2, width_ratios=[1.5 * len(of_m), 4.0])
+    head, width = 0.85, max(0.4 + PANEL * len(of_m) + 4.2, 9)  # which holds the subtitle
+    height = head + (PANEL + 0.1) * len(of_h) + 0.2
+    figure = blank(width, height)
+    figure.suptitle(subtitle, fontsize=9, color=PALE, y=1 - 0.1 / height)
     by_setting = {(each["clusterings"], each["clusters"]): each for each in found}
     behind = np.random.default_rng(0).permutation(len(points))[:DOTS]
     shown = np.concatenate([points[behind], *(points[close] for close in members.values())])
     middle = (shown.min(axis=0) + shown.max(axis=0)) / 2
     reach = 0.55 * np.ptp(shown, axis=0).max()
-    for line, h in zip(small.subplots(len(of_h), len(of_m), squeeze=False), of_h, strict=True):
-        for axis, m in zip(line, of_m, strict=True):
+    for line, h in enumerate(of_h):
+        for column, m in enumerate(of_m):
             close, numbers = points[members[h, m]], by_setting[h, m]
+            left, top = 0.4 + PANEL * column, head + (PANEL + 0.1) * line
+            axis = add_axes(figure, left, top, PANEL - 0.15, PANEL - 0.15)
             axis.scatter(*points[behind].T, s=3, color="#d0d0d0", linewidths=0, rasterized=True)
             axis.scatter(*close.T, s=6, color=RIGHT, linewidths=0, rasterized=True)
             axis.scatter(*points[row], s=90, color=WRONG, marker="*", edgecolor="white", linewidths=0.7, zorder=3)
             axis.scatter(*close.mean(axis=0), s=40, color="black", marker="+", zorder=3)
-            axis.set(xlim=middle[0] + reach * _BOTH_WAYS, ylim=middle[1] + reach * _BOTH_WAYS)
-            axis.set(aspect="equal", xticks=[], yticks=[])
+            axis.set(xlim=middle[0] + reach * _BOTH_WAYS, ylim=middle[1] + reach * _BOTH_WAYS, xticks=[], yticks=[])
             axis.set_xlabel(f"{numbers['skewness']['mean']:.2f} · {numbers['size']['mean']:,.0f}", fontsize=9)
             if h == of_h[0]:
                 axis.set_title(f"m = {m:,}" + (" (run)" if m == clusters else ""), fontsize=10)
             if m == of_m[0]:
                 axis.set_ylabel(f"H = {h}", fontsize=10)
-    _close_curves(large.subplots(2, 1), by_setting, of_h, of_m, clusters)
+    left, high = 0.4 + PANEL * len(of_m) + 0.8, (height - head - 1.35) / 2
+    axes = [add_axes(figure, left, top, 3.2, high) for top in (head, head + high + 0.75)]
+    _close_curves(axes, by_setting, of_h, of_m, clusters)
     return figure
 
 

@@ -11,6 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from data.figures import fitting
+
 RIGHT, WRONG, INK, PALE = "#0072b2", "#d55e00", "#222222", "#767676"  # Okabe and Ito: told apart by all eyes
 PANELS = (
     ("loss", "loss (nats)"),
@@ -23,7 +25,6 @@ PNG_DOTS, SVG_DOTS = 150, 110  # an inch; of an SVG: of the pictures within
 # Of a sheet of pictures, inches:
 MARGIN, WORDS, CELL, GAP, GROUP, TITLE, LINE = 0.2, 1.75, 1.0, 0.1, 0.5, 0.4, 0.16
 SMALL, NORMAL, LARGE = 8, 9, 12  # points
-LETTERS = 14  # of a caption of SMALL letters above a cell
 
 
 @dataclass
@@ -50,7 +51,7 @@ def sheet(title, groups):
     lines = sum(len(group) * (CELL + GAP + high) for (_, group), high in zip(groups, heights, strict=True))
     height = MARGIN + TITLE + len(groups) * GROUP + lines + MARGIN / 2
     figure = blank(width, height)
-    _words(figure, MARGIN, MARGIN, short(title, int(width / 0.1)), LARGE, weight="bold")
+    _words(figure, MARGIN, MARGIN, fitting(title, width - 2 * MARGIN, LARGE, "bold"), LARGE, weight="bold")
     top = MARGIN + TITLE
     for (heading, group), captions in zip(groups, heights, strict=True):
         _words(figure, MARGIN, top + 0.2, heading, NORMAL + 1, weight="bold")
@@ -68,21 +69,20 @@ def _caption_height(rows):
 
 def _draw_row(figure, row, top, lead):
     first, *others = row.words.split("\n")
-    _words(figure, MARGIN, top, short(first, 20), NORMAL, weight="bold")
+    _words(figure, MARGIN, top, fitting(first, WORDS - GAP, NORMAL, "bold"), NORMAL, weight="bold")
     for place, line in enumerate(others):
-        _words(figure, MARGIN, top + (place + 1.1) * LINE * 1.1, short(line, 26), NORMAL)
+        _words(figure, MARGIN, top + (place + 1.1) * LINE * 1.1, fitting(line, WORDS - GAP, NORMAL), NORMAL)
     left = MARGIN + WORDS
     for place, (picture, caption, color) in enumerate(zip(row.pictures, row.captions, row.colors, strict=True)):
         if lead and place == row.lead:
             left += lead
-        whole = figure.get_size_inches()
-        axis = figure.add_axes((left / whole[0], 1 - (top + CELL) / whole[1], CELL / whole[0], CELL / whole[1]))
+        axis = add_axes(figure, left, top, CELL, CELL)
         axis.imshow(np.clip(picture, 0, 1), interpolation="auto", aspect="auto")
         axis.set(xticks=[], yticks=[])
         for spine in axis.spines.values():
             spine.set(edgecolor=color or PALE, linewidth=3 if color else 0.5)
         if caption:
-            words = "\n".join(short(line, LETTERS) for line in caption.split("\n"))
+            words = "\n".join(fitting(line, CELL, SMALL) for line in caption.split("\n"))
             axis.set_title(words, fontsize=SMALL, color=color or INK, pad=4)
         left += CELL + GAP
 
@@ -124,12 +124,6 @@ def curves(epochs):
     return figure
 
 
-def short(text, letters):
-    """Returns `text` with at most so many letters, and with a mark for bytes of a file's name that are none."""
-    text = str(text).encode("utf-8", "replace").decode()
-    return text if len(text) <= letters else f"{text[: letters - 1]}…"
-
-
 def save(figure, path):
     """Writes a figure as PNG and as SVG, each whole or not at all; returns both paths."""
     written = []
@@ -145,9 +139,15 @@ def save(figure, path):
 
 
 def blank(width, height, **options):
-    """Returns an empty figure of so many inches, on white."""
+    """Returns an empty figure of so many inches, on white, in the style of all."""
     matplotlib.rcParams.update(STYLE)  # texts take theirs when they are made
     return Figure(figsize=(width, height), facecolor="white", **options)
+
+
+def add_axes(figure, left, top, width, height):
+    """Returns new axes at a place counted in inches from the upper left corner."""
+    whole = figure.get_size_inches()
+    return figure.add_axes((left / whole[0], 1 - (top + height) / whole[1], width / whole[0], height / whole[1]))
 
 
 def _words(figure, left, top, words, size, color=INK, **style):

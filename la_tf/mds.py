@@ -44,6 +44,8 @@ def scale(rows, seed=0):
     """
     distances = euclidean_distances(np.asarray(rows, np.float64))
     distances = (distances + distances.T) / 2
+    if not distances.any():  # SMACOF divides by them
+        return Scaling(np.zeros((len(rows), 2)), 0.0, 0.0)
     options = {"n_components": 2, "random_state": seed, "normalized_stress": False}
     starts = [{"init": _classical(distances), "n_init": 1}, {"n_init": STARTS}]
     points, stress = min((smacof(distances, **options, **start) for start in starts), key=lambda found: found[1])
@@ -52,7 +54,7 @@ def scale(rows, seed=0):
     farthest = np.abs(points).argmax(axis=0)
     points = points * np.where(points[farthest, [0, 1]] < 0, -1, 1)
     total = np.square(euclidean_distances(points)).sum() / 2
-    return Scaling(points, float(stress), float(np.sqrt(stress / total)) if total else 0.0)
+    return Scaling(points, float(stress), float(np.sqrt(stress / total)))
 
 
 def _classical(distances):

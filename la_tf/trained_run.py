@@ -49,7 +49,8 @@ class TrainedRun:
     def title(self):
         """What tells this run from others: method, backbone, name."""
         config = self.experiment.config
-        return f"{config.method.method} · {config.model.backbone} · {self.folder.resolve().name}"
+        parts = (config.method.method, config.model.backbone, self.folder.resolve().name)
+        return " · ".join([*parts, *(["fresh embeddings"] if self.bank == "fresh" else [])])
 
     @cached_property
     def checkpoint(self):
