@@ -10,7 +10,6 @@ from la_tf.figures import INK, PALE, RIGHT, WRONG, add_axes, blank
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-MOST_RUNS = len(COLORS)
 _BOTH_WAYS = np.array([-1, 1])
 PANEL = 1.5  # inches, of one C_i
 DOTS = 1500  # of the rows that are no neighbours, shown behind
