@@ -54,7 +54,7 @@ def sheet(title: str, subtitle: str, groups, rows, facts: Facts) -> Figure:
     panel = max(LEAST_PANEL, BAR * bars)
     height = header + HEADING + len(rows) * (CELL + GAP) + TITLE + panel + AXIS
     figure = Figure(figsize=(width, height))
-    _text(figure, MARGIN, MARGIN, _fitting(title, width - 2 * MARGIN, LARGE, "bold"), LARGE, weight="bold")
+    _text(figure, MARGIN, MARGIN, fitting(title, width - 2 * MARGIN, LARGE, "bold"), LARGE, weight="bold")
     for i, line in enumerate(words):
         _text(figure, MARGIN, MARGIN + 0.3 + i * LINE * NORMAL, line, NORMAL, PALE)
     _draw_pictures(figure, groups, rows, MARGIN + label, header)
@@ -93,9 +93,9 @@ def _draw_pictures(figure, groups, rows, left, top):
             left += CELL * size + GAP
     for line, (name, details, pictures) in enumerate(rows):
         upper = top + HEADING + line * (CELL + GAP)
-        name = _fitting(name, MOST_LABEL, NORMAL, "bold")
+        name = fitting(name, MOST_LABEL, NORMAL, "bold")
         _text(figure, right_of_words, upper + 0.3, name, NORMAL, ha="right", weight="bold")
-        _text(figure, right_of_words, upper + 0.5, _fitting(details, MOST_LABEL, SMALL), SMALL, PALE, ha="right")
+        _text(figure, right_of_words, upper + 0.5, fitting(details, MOST_LABEL, SMALL), SMALL, PALE, ha="right")
         for (left, side), picture in zip(columns, pictures, strict=True):
             axis = _axes(figure, left, upper + (CELL - side) / 2, side, side)
             axis.imshow(picture, vmin=0, vmax=1)
@@ -114,7 +114,7 @@ def _draw_classes(axis, facts):
             axis.text(count, i, f" {count:,}", fontsize=SMALL, color=INK, va="center_baseline")
         axis.set_ylim(len(counts) - 0.4, -0.6)
         axis.yaxis.set_major_locator(FixedLocator(range(len(counts))))
-        axis.set_yticklabels([_fitting(name, MOST_LABEL, SMALL) for name in names], parse_math=False)
+        axis.set_yticklabels([fitting(name, MOST_LABEL, SMALL) for name in names], parse_math=False)
         axis.tick_params(axis="y", length=0)
         axis.set_xlim(0, 1.4 * max(counts.max(), 1))
         axis.xaxis.set_major_locator(NullLocator())
@@ -128,7 +128,7 @@ def _draw_classes(axis, facts):
     axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axis.set_xlabel("classes, the largest first", fontsize=SMALL, color=INK)
     for line, (word, at) in enumerate((("most", order[0]), ("least", order[-1]))):
-        words = _fitting(f"{word}: {counts[at]:,} {names[at]}", 1.55, SMALL)
+        words = fitting(f"{word}: {counts[at]:,} {names[at]}", 1.55, SMALL)
         axis.annotate(
             words, (0.03, 1), (0, -4 - 11 * line), "axes fraction", "offset points", fontsize=SMALL, va="top",
             color=INK, parse_math=False,
@@ -228,8 +228,11 @@ def _width(text, size, weight="normal"):
     return 1.03 * points / 72
 
 
-def _fitting(text, width, size, weight="normal"):
-    """`text` as it fits into `width`: where it is too long its middle makes way for an ellipsis."""
+def fitting(text, width, size, weight="normal"):
+    """Returns `text` as it fits into `width` inches at `size` points, without letters that cannot be printed.
+
+    Where it is too long its middle makes way for an ellipsis.
+    """
     text = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
     whole, kept = text, min(len(text), int(4 * width * 72 / size))  # no letter is narrower than a quarter of its height
     while kept and _width(text, size, weight) > width:
@@ -246,10 +249,10 @@ def _wrapped(text, width, size):
         if lines and _width(f"{lines[-1]} {word}", size) <= width:
             lines[-1] += f" {word}"
         else:
-            lines.append(_fitting(indent + word, width, size))
+            lines.append(fitting(indent + word, width, size))
     return lines
 
 
 def _label_width(names, size, weight="normal"):
-    longest = max((_width(_fitting(name, MOST_LABEL, size, weight), size, weight) for name in names), default=0)
+    longest = max((_width(fitting(name, MOST_LABEL, size, weight), size, weight) for name in names), default=0)
     return max(longest, LEAST_LABEL)

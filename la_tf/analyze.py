@@ -1,108 +1,114 @@
-"""Draws what a run has learned: python -m la_tf.analyze --model_dir=runs/quickstart --figure=neighbors|curves
+"""Draws what a run has learned: python -m la_tf.analyze --model_dir=runs/quickstart --figure=density
 
-Figures go to MODEL_DIR/report/ as PNG and SVG; `neighbors` shows test pictures with their nearest training pictures,
-confident successes above, unconfident failures below (the paper's Figure 3).
+    density    how similar training images are to their nearest ones and farther off (Figure 2); of several runs, too
+    neighbors  test pictures with their nearest training pictures: sure successes, unsure failures (Figure 3)
+    mds        the classes told best and worst, scaled to two dimensions (Figure 4)
+    close      skewness and size of C_i over H and m (supplement Figure 1)
+    clusters   the largest, tightest and most mixed clusters
+    curves     loss, kNN and LA's health by epoch
+    all        all of these; what a run cannot have is named
+
+Figures go to MODEL_DIR/report/ (of several runs, the first one's), or to --out, as PNG and SVG, each beside a JSON of
+the numbers behind it.
 """
 
-from collections import Counter
+import sys
 from pathlib import Path
 
-import numpy as np
 from absl import flags
 
 from data import cli
 from data.errors import FlagError, UserError
-from la_tf.experiment import Experiment, stored_config
-from la_tf.summary import epochs_of
+from la_tf import model_dir
+from la_tf.experiment import stored_config
+from la_tf.trained_run import BANKS, DoesNotApply, TrainedRun
 
-FIGURES = ("neighbors", "curves")
+FIGURES = ("density", "neighbors", "mds", "close", "clusters", "curves")
+LOOKS = ("neighbors", "mds", "clusters")  # at pictures, by TensorFlow
+MOST_RUNS = 7  # colours that can be told apart
 
-flags.DEFINE_string("model_dir", None, "The run to look at.")
-flags.DEFINE_string("figure", "neighbors", f"{' | '.join(FIGURES)}.")
-flags.DEFINE_integer("rows", 3, "Successes and failures to show.")
-flags.DEFINE_integer("nearest", 9, "Training pictures beside each.")
+flags.DEFINE_list("model_dir", [], "The run to look at; for densities several, with commas between them.")
+flags.DEFINE_string("figure", "neighbors", f"{' | '.join((*FIGURES, 'all'))}.")
+flags.DEFINE_string("out", None, "Where the figures go; not given: report/ in the (first) run's folder.")
+flags.DEFINE_string("bank", "saved", "saved: the run's memory bank; fresh: central views by the network as it is now.")
+flags.DEFINE_integer("rows", 3, "Successes and failures to show, or clusters of a kind.")
+flags.DEFINE_integer("nearest", 9, "Training pictures beside each, or of each cluster.")
 
 
 def main():
-    """Draws the figure; returns where it lies."""
-    folder, figure = flags.FLAGS["model_dir"].value, flags.FLAGS["figure"].value
-    if not folder:
+    """Draws the figures; returns where they lie."""
+    given = {name: flags.FLAGS[name].value for name in ("model_dir", "figure", "out", "bank", "rows", "nearest")}
+    folders, figure = given["model_dir"], given["figure"]
+    _check(given)
+    for folder in folders:
+        stored_config(folder)
+    out = Path(given["out"] or Path(folders[0]) / "report")
+    if figure == "curves":
+        return _written(figure, lambda analysis: analysis.draw_curves(folders[0]), out)
+    runs = [TrainedRun(folder, given["bank"]) for folder in folders]
+    if figure in ("neighbors", "mds"):
+        _applies(figure, runs[0].need_labels)  # known without TensorFlow
+    for run in runs:
+        _ = run.checkpoint
+    if figure == "all" or figure in LOOKS or given["bank"] == "fresh":
+        cli.load_tensorflow()
+    draws = {
+        "density": lambda analysis: analysis.draw_density(runs),
+        "neighbors": lambda analysis: analysis.draw_neighbors(runs[0], given["rows"], given["nearest"]),
+        "mds": lambda analysis: analysis.draw_mds(runs[0]),
+        "close": lambda analysis: analysis.draw_close(runs[0]),
+        "clusters": lambda analysis: analysis.draw_clusters(runs[0], given["rows"], given["nearest"]),
+        "curves": lambda analysis: analysis.draw_curves(folders[0]),
+    }
+    if figure != "all":
+        return _applies(figure, lambda: _written(figure, draws[figure], out))
+    if len(runs) > 1:
+        print(f"density shows {len(runs)} runs, all other figures {folders[0]}", file=sys.stderr)
+    found, skipped = {}, {}
+    for name, draw in draws.items():
+        try:
+            found[name] = _written(name, draw, out)
+        except DoesNotApply as reason:
+            skipped[name] = str(reason)
+            print(f"skipped {name}: {reason}", file=sys.stderr)
+    return {"figures": found, "skipped": skipped}
+
+
+def _check(given):
+    figure, folders = given["figure"], given["model_dir"]
+    if not folders:
         raise FlagError("--model_dir: set it to the run to look at, e.g. --model_dir=runs/quickstart")
-    if figure not in FIGURES:
-        raise FlagError(f"--figure={figure}: choose one of {', '.join(FIGURES)}")
-    for name in ("rows", "nearest"):
-        if flags.FLAGS[name].value < 1:
-            raise FlagError(f"--{name}={flags.FLAGS[name].value}: must be at least 1")
-    config = stored_config(folder)
-    target = Path(folder) / "report" / figure
-    target.parent.mkdir(parents=True, exist_ok=True)
-    drawn = draw_curves(folder) if figure == "curves" else draw_neighbors(config)
-    from la_tf import figures
-
-    return {"figure": [str(path) for path in figures.save(drawn, target)]}
-
-
-def draw_curves(folder):
-    """Returns the figure of a run's metrics.jsonl."""
-    from la_tf import figures
-
-    epochs = epochs_of(folder)
-    if not epochs:
-        raise UserError(f"--model_dir={folder}: no epoch has ended yet")
-    return figures.curves(epochs)
-
-
-def draw_neighbors(config):
-    """Returns the figure of test pictures and their nearest training pictures."""
-    experiment = Experiment(config)
-    if experiment.no_test_score:
-        raise UserError(f"--figure=neighbors: there is nothing to tell success by: {experiment.no_test_score}")
-    experiment.check()
-    cli.load_tensorflow()
-    from la_tf import figures
-    from la_tf.estimator import Estimator
-    from la_tf.knn import embed, knn_votes
-
-    estimator = Estimator(experiment.model_fn, experiment.run_config())
-    if not estimator.latest_checkpoint():
-        raise UserError(f"--model_dir={config.run.model_dir}: has no checkpoint yet")
-    model, train, test = estimator.model, experiment.train, experiment.dataset.test
-    bank, written = model.bank.float32_rows(), model.bank.written.numpy()
-    labels = np.where(written, train.labels, -1)  # rows never written are nobody's neighbours
-    queries, indices, truth = embed(model, experiment.batches_of(test))
-    votes = knn_votes(queries, bank, labels, tau=config.method.tau, classes=experiment.dataset.class_count)
-    confidence = votes.max(axis=1) / votes.sum(axis=1)
-    known, right = truth >= 0, votes.argmax(axis=1) == truth
-    count, nearest = flags.FLAGS["rows"].value, flags.FLAGS["nearest"].value
-    chosen = [
-        *_first(np.flatnonzero(right), -confidence, truth, count),
-        *_first(np.flatnonzero(known & ~right), confidence, truth, count),
-    ]
-    names = [*(experiment.dataset.class_names or range(experiment.dataset.class_count)), "?"]  # -1: unknown
-    rows = []
-    for query in chosen:
-        similarity = np.where(written, bank @ queries[query], -np.inf)
-        order = np.argsort(-similarity, kind="stable")[:nearest]
-        rows.append(
-            {
-                "query": experiment.pictures(test, [indices[query]])[0],
-                "caption": f"{names[truth[query]]}\n{confidence[query]:.2f} sure",
-                "nearest": experiment.pictures(train, order),
-                "captions": [f"{names[train.labels[i]]}\n{similarity[i]:.2f}" for i in order],
-                "right": train.labels[order] == truth[query],
-            }
+    if figure not in (*FIGURES, "all"):
+        raise FlagError(f"--figure={figure}: choose one of {', '.join(FIGURES)}, all")
+    if len(folders) > 1 and figure not in ("density", "all"):
+        raise FlagError(f"--model_dir={','.join(folders)}: --figure={figure} is of one run; density compares several")
+    if len(folders) > MOST_RUNS:
+        raise FlagError(
+            f"--model_dir: {len(folders)} runs in one figure cannot be told apart; name {MOST_RUNS} at most"
         )
-    return figures.neighbor_sheet(rows, "nearest training pictures (blue: of the query's class)")
+    if given["bank"] not in BANKS:
+        raise FlagError(f"--bank={given['bank']}: choose one of {', '.join(BANKS)}")
+    for name in ("rows", "nearest"):
+        if given[name] < 1:
+            raise FlagError(f"--{name}={given[name]}: must be at least 1")
 
 
-def _first(candidates, key, truth, count):
-    """Returns the `count` candidates with the least key, each of another class as long as there are enough classes."""
-    ordered = candidates[np.argsort(key[candidates], kind="stable")]
-    seen, places = Counter(), []
-    for row in ordered:
-        places.append(seen[truth[row]])  # how many of its class come before it
-        seen[truth[row]] += 1
-    return ordered[np.argsort(places, kind="stable")][:count]
+def _applies(figure, call):
+    try:
+        return call()
+    except DoesNotApply as reason:
+        raise UserError(f"--figure={figure}: {reason}") from None
+
+
+def _written(name, draw, out):
+    from la_tf import analysis, figures
+
+    figure, numbers = draw(analysis)
+    pictures = figures.save(figure, out / name)
+    model_dir.write_json(out / f"{name}.json", numbers)
+    if name == "close":
+        print(analysis.close_table(numbers))
+    return {"figure": [str(path) for path in pictures], "numbers": str(out / f"{name}.json")}
 
 
 if __name__ == "__main__":

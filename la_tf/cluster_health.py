@@ -102,6 +102,15 @@ def purity(labels, truth, processes=ALONE):
 
 def close_skewness(rows, labels, seed=0, processes=ALONE):
     """Returns the mean distance from the centre of C_i to v̄_i (section 5.2), over a sample of images."""
+    skewness, _ = close_sets(rows, labels, seed, processes)
+    return float(np.mean(skewness))
+
+
+def close_sets(rows, labels, seed=0, processes=ALONE):
+    """Returns the distance from the centre of C_i to v̄_i `[s]` and the size of C_i `[s]` for a sample of images.
+
+    C_i is the union of the clusters that image i is in by `labels` `[n, H]` of `rows` `[n, D]`, and image i.
+    """
     spread = SpreadRows(rows, processes)
     sample = np.random.default_rng(seed).permutation(spread.total)[:SKEWNESS_SAMPLE]
     images, their_labels = spread.everywhere(sample), SpreadRows(labels, processes).everywhere(sample)
@@ -112,9 +121,9 @@ def close_skewness(rows, labels, seed=0, processes=ALONE):
         _, own = spread.local(number[None])
         close = np.unique(np.concatenate([own, *groups]))
         sums[i], counts[i] = rows[close].sum(axis=0), len(close)
-    counts = processes.sum(counts).astype(rows.dtype)
-    centres = processes.sum(sums) / counts[:, None]
-    return float(np.mean([np.linalg.norm(difference) for difference in centres - images]))
+    counts = processes.sum(counts)
+    centres = processes.sum(sums) / counts.astype(rows.dtype)[:, None]
+    return np.array([np.linalg.norm(difference) for difference in centres - images]), counts
 
 
 def _members(column, clusters):

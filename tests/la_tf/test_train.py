@@ -179,8 +179,12 @@ def test_instance_recognition_runs_through_the_same_door(tmp_path):
 def test_figures_are_drawn_from_a_run(finished):
     folder, process = finished
     result_of(process)
-    for figure in ("neighbors", "curves"):
-        png, svg = result_of(run("la_tf.analyze", f"--model_dir={folder}", f"--figure={figure}"))["figure"]
+    found = result_of(run("la_tf.analyze", f"--model_dir={folder}", "--figure=all"))
+    assert set(found["figures"]) == {"density", "neighbors", "mds", "close", "clusters", "curves"}
+    assert not found["skipped"]
+    for files in found["figures"].values():
+        png, svg = files["figure"]
+        assert json.loads(Path(files["numbers"]).read_text())
         with Image.open(png) as picture:
             assert picture.width > 400 and len(picture.convert("L").getcolors()) > 20  # not blank
         assert "<svg" in Path(svg).read_text()[:2000]
