@@ -1,0 +1,62 @@
+"""Names of pictures in a file, one a line, each a JSON string: any name, and any of a million without reading all.
+
+A name that is not UTF-8 has a surrogate, written `\\udcXX`, for each byte XX that is none (Python's surrogateescape:
+`os.fsencode` gives the bytes back).
+"""
+
+import json
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+BLOCK = 2**20  # bytes that are read at once to find the lines
+LINES = 4096  # names that are read at once on the way through all
+
+
+def lines(names):
+    """Returns what a file holds of `names`, as text."""
+    return "".join(json.dumps(name) + "\n" for name in names)
+
+
+class NamesFile(Sequence):
+    """The names of a file, read when they are asked for; 8 bytes of memory each. Raises OSError, ValueError."""
+
+    def __init__(self, path):
+        self._file = open(path, "rb")  # noqa: SIM115  open as long as this is
+        bounds, position = [np.zeros(1, np.int64)], 0
+        while block := self._file.read(BLOCK):
+            bounds.append(np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + position + 1)
+            position += len(block)
+        self._bounds = np.concatenate(bounds)
+        if self._bounds[-1] != position:
+            raise ValueError("its last line is cut short")
+
+    def __len__(self):
+        return len(self._bounds) - 1
+
+    def __getitem__(self, place):
+        if isinstance(place, slice):
+            return [self[each] for each in range(*place.indices(len(self)))]
+        place = range(len(self))[place]  # negative ones count from the end; raises IndexError
+        return self._read(place, place + 1)[0]
+
+    def __iter__(self):
+        for start in range(0, len(self), LINES):
+            yield from self._read(start, min(start + LINES, len(self)))
+
+    def _read(self, start, stop):
+        first, end = (int(bound) for bound in self._bounds[[start, stop]])
+        return [json.loads(line) for line in os.pread(self._file.fileno(), end - first, first).splitlines()]
+
+
+def location(split, row):
+    """Returns where picture `row` of a Split lies: an absolute path, or "set#row" for pictures in no file."""
+    locate = getattr(split.source, "locate", None)
+    return os.path.abspath(locate(row)) if locate else split.names[row]
+
+
+def shown(name):
+    """Returns a name as it can be printed and drawn: bytes that are no UTF-8, and control characters, as escapes."""
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
