@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.errors import UserError
+from data.errors import FlagError, UserError
 from data.folder import open_pile
 from data.sources import open_dataset
 from data.spec import parse_spec
@@ -34,7 +34,7 @@ def open_source(spec, split=None, flag="source"):
     another form with a test split one has to be chosen. Raises FlagError, UserError.
     """
     if split is not None and split not in SPLITS:
-        raise UserError(f"--split={split}: choose one of {', '.join(SPLITS)}")
+        raise FlagError(f"--split={split}: choose one of {', '.join(SPLITS)}")
     try:
         form, rest = parse_spec(spec)
         if form == "folder" and split in (None, "all"):
@@ -90,9 +90,10 @@ class EmbeddedPictures:
         if self.description.get("format") != FORMAT:
             raise UserError(f"{path}: is format {self.description.get('format')}, this version reads {FORMAT}")
         try:
-            self.rows = np.load(self.folder / ROWS, mmap_mode="r", allow_pickle=False)
+            mapped = "r" if self.description["rows"] else None  # an empty file cannot be
+            self.rows = np.load(self.folder / ROWS, mmap_mode=mapped, allow_pickle=False)
             self.names = names_file.NamesFile(self.folder / NAMES)
-        except (OSError, ValueError) as error:
+        except (OSError, EOFError, ValueError) as error:
             raise UserError(f"--embeddings={folder}: a file is missing or damaged ({error}); embed again") from None
         if len(self.rows) != len(self.names):
             raise UserError(f"--embeddings={folder}: {len(self.rows)} rows, but {len(self.names)} names; embed again")
@@ -106,7 +107,7 @@ class EmbeddedPictures:
     def locations(self):
         """Where the pictures lie: absolute paths, or names of pictures in no file."""
         root = self.description["root"]
-        return [name if root is None else os.path.join(root, name) for name in self.names]
+        return [names_file.location(root, name) for name in self.names]
 
 
 class EmbeddingFolder:

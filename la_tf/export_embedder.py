@@ -30,7 +30,7 @@ class ExportEmbedder:
         try:
             bundle.check_serving(export)
             self._signature = tf.saved_model.load(str(export)).signatures["embed"]
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile, tf.errors.OpError) as error:
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, tf.errors.OpError) as error:
             raise UserError(f"--export={export}: a file is missing or damaged ({error!r}); export again") from None
 
     def __call__(self, images):
@@ -40,20 +40,20 @@ class ExportEmbedder:
         """Embeds the central views of `rows` (None: all) of a Split into the folder `out`; returns EmbeddedPictures.
 
         It goes on where another process was stopped; what was embedded from other pictures or by another export is
-        refused, or with `scratch` replaced. Raises UserError, also where not one picture can be read.
+        refused; with `scratch` it is replaced, and there may be no rows at the end. Raises UserError.
         """
         rows = np.arange(split.size) if rows is None else np.asarray(rows)
         identity = embedded_pictures.identity(self.weights, self.image_size, split, rows)
         folder = EmbeddingFolder(out, identity, self.dimension, scratch)
         if not folder.finished:
             with folder:
-                self._fill(folder, split, rows, batch_size, workers)
+                self._fill(folder, split, rows, batch_size, workers, scratch)
                 bad = set(folder.bad)
                 readable = [row for row in rows.tolist() if row not in bad]
                 folder.finish([split.names[row] for row in readable], self._description(split))
         return EmbeddedPictures(out)
 
-    def _fill(self, folder, split, rows, batch_size, workers):
+    def _fill(self, folder, split, rows, batch_size, workers, scratch):
         bad = BadImages(split, folder.part, max_fraction=1)
         bad.set_state({"rows": folder.bad})
         bad.on_train_begin()  # forgets what was listed after the last batch that is on disk
@@ -68,11 +68,11 @@ class ExportEmbedder:
                     )
                 folder.add(embeddings, batch["index"].numpy()[~valid].tolist())
                 bar.update(len(valid))
-        if not folder.rows:
+        if not folder.rows and not scratch:
             raise UserError(f"{split}: not one of {len(rows)} pictures can be read; {bad.path} says why")
 
     def _description(self, split):
-        root = os.path.abspath(split.source.root) if isinstance(split.source, FileSource) else None
+        root = names_file.root(split)
         return {"export": self.export, "source": split.spec, "split": split.name, "root": root}
 
     def embed_files(self, paths):

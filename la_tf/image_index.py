@@ -100,7 +100,7 @@ class ImageIndex:
         folder = Path(folder)
         old = describe(folder)
         number = 0 if old is None else old["number"] + 1
-        description |= {"size": index.ntotal, "number": number}
+        description = description | {"size": index.ntotal, "number": number}
         description |= {"rows": f"rows-{number}.faiss", "names": f"names-{number}.jsonl"}
         description |= {"versions": model_dir.versions()}
         folder.mkdir(parents=True, exist_ok=True)
@@ -131,9 +131,15 @@ class ImageIndex:
         added = rows if len(new) == len(rows) else np.asarray(rows)[new]
         path = self.folder / self.description["rows"]
         index = vector_index.extended(self.index, added, lambda: faiss.read_index(str(path)))
-        description = dict(self.description)
-        description["sources"] += [list(source) for source in sources if list(source) not in description["sources"]]
-        return self._commit(self.folder, description, index, [*self.names, *(names[place] for place in new)])
+        old = self.description["sources"]
+        sources = [*old, *(list(source) for source in sources if list(source) not in old)]
+        names = [*self.names, *(names[place] for place in new)]
+        return self._commit(self.folder, self.description | {"sources": sources}, index, names)
+
+    def check(self, nearest):
+        """Raises UserError where so many pictures are not there to be found."""
+        if nearest > len(self):
+            raise UserError(f"--nearest={nearest}: the index holds {len(self)} pictures; ask for at most as many")
 
     def search(self, queries, nearest=10, effort=None):
         """Returns similarities `[Q, k]`, descending, and rows `[Q, k]` nearest to unit `queries` `[Q, D]`.
@@ -141,8 +147,7 @@ class ImageIndex:
         `names` has their names; -1 stands where a graph led to fewer. `effort`: nprobe or ef_search of this search.
         Raises UserError for more pictures than there are.
         """
-        if nearest > len(self):
-            raise UserError(f"--nearest={nearest}: the index holds {len(self)} pictures; ask for at most as many")
+        self.check(nearest)
         usual = vector_index.effort_of(self.index)
         if effort and usual:
             vector_index.set_effort(self.index, effort)

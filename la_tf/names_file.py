@@ -50,10 +50,16 @@ class NamesFile(Sequence):
         return [json.loads(line) for line in os.pread(self._file.fileno(), end - first, first).splitlines()]
 
 
-def location(split, row):
-    """Returns where picture `row` of a Split lies: an absolute path, or "set#row" for pictures in no file."""
-    locate = getattr(split.source, "locate", None)
-    return os.path.abspath(locate(row)) if locate else split.names[row]
+def root(split):
+    """Returns the folder that the names of a Split start from, None where its pictures are in no file."""
+    source = split.source
+    folder = getattr(source, "root", getattr(source, "folder", None))
+    return None if folder is None else os.path.abspath(folder)
+
+
+def location(root, name):
+    """Returns where a picture lies: an absolute path ("shard#record" in a record file), or its name without a root."""
+    return name if root is None else os.path.abspath(os.path.join(root, name))
 
 
 def shown(name):

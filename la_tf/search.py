@@ -7,6 +7,9 @@ ivf those in the lists nearest to the query (default above 100,000 pictures); hn
 quarter of the memory. Similarities are cosines.
 """
 
+import csv
+import functools
+import io
 import os
 import shutil
 import sys
@@ -19,6 +22,7 @@ from data import cli
 from data.config import DataConfig
 from data.errors import FlagError, UserError
 from la_tf import embedded_pictures, model_dir, names_file
+from la_tf.embedded_pictures import EmbeddedPictures
 
 _DATA = DataConfig()
 KINDS = ("flat", "ivf", "hnsw")
@@ -29,7 +33,7 @@ BUILDING = ("kind", "quantised", "lists", "links", "rebuild")
 GROWN = 4  # times as many pictures as an index was built of: its lists and bytes may no longer fit
 
 flags.DEFINE_string("export", None, "The export: a folder of la_tf.train, la_tf.export or la_tf.import_weights.")
-flags.DEFINE_list("image", [], "Query pictures; one with a comma in its name in double quotes.")
+flags.DEFINE_string("image", None, "Query pictures, a comma between them; a name with a comma in double quotes.")
 flags.DEFINE_integer("nearest", 10, "Pictures to find for each.")
 flags.DEFINE_string("out", None, "Draws queries and what was found to this file (.png, .svg, .pdf).")
 flags.DEFINE_string("index", None, "The index's folder. Default: EXPORT/index.")
@@ -57,41 +61,33 @@ def main():
     """Builds, adds and searches, whichever the flags ask for; returns what was found."""
     value = {name: flags.FLAGS[name].value for name in NAMES}
     check(value)
-    export, images = value["export"], value["image"]
-    folder = Path(value["index"] or Path(export) / "index")
-    weights = embedded_pictures.weights_of(export)
-    making = next((name for name in ("source", "add") if value[name]), None)
-    pictures = embedded_pictures.open_source(value[making], value["split"], making) if making else None
-    for image in images:
-        if not Path(image).is_file():
-            raise UserError(f"--image={names_file.shown(image)}: there is no such file")
-    cli.load_tensorflow()
-    from la_tf import image_index
-    from la_tf.export_embedder import ExportEmbedder
+    folder = Path(value["index"] or Path(value["export"]) / "index")
+    weights = embedded_pictures.weights_of(value["export"])
+    images = image_files(value["image"])
     from la_tf.image_index import ImageIndex
 
-    there = image_index.describe(folder)
-    if there is None and not (value["source"] or value["embeddings"]):
-        ImageIndex.open(folder)  # says how to build one
-    if there is not None and not value["rebuild"]:
-        ImageIndex.open(folder, weights)
-        check_same(folder, there, value)
-    embedder = ExportEmbedder(export)
     added = {}
-    if making or value["embeddings"]:
+    if value["source"] or value["add"] or value["embeddings"]:
         with model_dir.locked(folder, "index", "wait for it", doing="changing the index"):
-            added = grow(folder, embedder, pictures, value)
-    index = ImageIndex.open(folder, weights, embedder.dimension)
-    found = {"index": str(folder), **facts(index), **added}
+            added = grow(folder, weights, value)
+    index = ImageIndex.open(folder, weights)
     if index.description["kind"] != "flat" and len(index) > GROWN * index.description["built_of"]:
         print(
             f"{folder}: has {len(index)} pictures and was built of {index.description['built_of']}; --rebuild with all "
             "of them for the recall it had",
             file=sys.stderr,
         )
-    if images:
-        found |= searched(index, embedder, images, value)
-    return found
+    found = {"index": str(folder), **facts(index), **added}
+    return found | (searched(index, images, value) if images else {})
+
+
+@functools.cache
+def embedder_of(export):
+    """Returns the ExportEmbedder of a folder, loaded when there is something to embed."""
+    cli.load_tensorflow()
+    from la_tf.export_embedder import ExportEmbedder
+
+    return ExportEmbedder(export)
 
 
 def check(value):
@@ -123,56 +119,72 @@ def check(value):
         raise FlagError(f"--nearest={value['nearest']}: must be at least 1")
 
 
-def check_same(folder, there, value):
-    """Raises UserError where an index that is there is to be built in another way."""
-    for name in ("kind", "quantised", "lists"):
-        if flags.FLAGS[name].present and value[name] is not None and value[name] != there[name]:
+def image_files(text):
+    """Returns the files of `--image`, one or several; raises UserError naming one that is not there."""
+    if not text:
+        return []
+    images = [text] if os.path.isfile(text) else next(csv.reader(io.StringIO(text, newline=""), skipinitialspace=True))
+    for image in images:
+        if not os.path.isfile(image):
+            raise UserError(f"--image={names_file.shown(image)}: there is no such file")
+    return images
+
+
+def grow(folder, weights, value):
+    """Builds the index, or adds what it does not have; returns how many pictures that were, and how many are bad."""
+    from la_tf.image_index import ImageIndex
+
+    old = existing(folder, weights, value)
+    scratch = folder / SCRATCH
+    if value["embeddings"]:
+        embedded = EmbeddedPictures(value["embeddings"])
+        if embedded.weights != weights:
+            raise UserError(
+                f"--embeddings={value['embeddings']}: were made by another export (weights {embedded.weights} there, "
+                f"{weights} here); embed again"
+            )
+    else:
+        flag = "source" if value["source"] else "add"
+        pictures = embedded_pictures.open_source(value[flag], value["split"], flag)
+        known, root = set(old.names) if old else (), names_file.root(pictures)
+        rows = [row for row, name in enumerate(pictures.names) if names_file.location(root, name) not in known]
+        if not rows:
+            return {"added": 0, "bad": 0}
+        embedder = embedder_of(value["export"])
+        embedded = embedder.embed(pictures, scratch, rows, value["batch_size"], value["workers"], scratch=True)
+    if (scratch / BAD).exists():
+        os.replace(scratch / BAD, folder / BAD)
+    if not (old or embedded.description["rows"]):
+        raise UserError(f"--source={value['source']}: not one picture can be read; {folder / BAD} says why")
+    sources = [(embedded.description["source"], embedded.description["split"])]
+    if old:
+        index = old.add(embedded.rows, embedded.locations, sources)
+    else:
+        chosen = {name: value[name] for name in ("kind", "quantised", "lists", "links")}
+        chosen |= {"effort": value["nprobe"] or value["ef_search"], "sources": sources}
+        started = time.monotonic()
+        index = ImageIndex.build(folder, embedded.rows, embedded.locations, weights, **chosen)
+        print(f"built in {time.monotonic() - started:.1f} s: {told(index)}", file=sys.stderr)
+    shutil.rmtree(scratch, ignore_errors=True)
+    return {"added": len(index) - (len(old) if old else 0), "bad": embedded.description["bad"]}
+
+
+def existing(folder, weights, value):
+    """Returns the index to add to, None where one is to be built; raises UserError where it is built otherwise."""
+    from la_tf import image_index
+    from la_tf.image_index import ImageIndex
+
+    there = image_index.describe(folder)
+    if value["rebuild"] or (there is None and not value["add"]):
+        return None
+    index = ImageIndex.open(folder, weights)
+    for name in ("kind", "lists", "quantised"):
+        if value[name] and value[name] != there[name]:
             raise UserError(
                 f"--index={folder}: is there already, with --{name}={there[name]}; give --rebuild to build it anew, or "
                 "another --index"
             )
-
-
-def grow(folder, embedder, pictures, value):
-    """Builds the index, or adds what it does not have; returns how many pictures that were, and how many are bad."""
-    from la_tf import image_index
-    from la_tf.embedded_pictures import EmbeddedPictures
-    from la_tf.image_index import ImageIndex
-
-    old = None
-    if image_index.describe(folder) is not None and not value["rebuild"]:
-        old = ImageIndex.open(folder, embedder.weights, embedder.dimension)
-    scratch = folder / SCRATCH
-    if value["embeddings"]:
-        embedded = EmbeddedPictures(value["embeddings"])
-        if embedded.weights != embedder.weights:
-            raise UserError(
-                f"--embeddings={value['embeddings']}: were made by another export (weights {embedded.weights} there, "
-                f"{embedder.weights} here); embed again"
-            )
-    else:
-        known = set(old.names) if old else ()
-        rows = [row for row in range(pictures.size) if names_file.location(pictures, row) not in known]
-        if not rows:
-            return {"added": 0, "bad": 0}
-        embedded = embedder.embed(pictures, scratch, rows, value["batch_size"], value["workers"], scratch=True)
-    size = len(old) if old else 0
-    names = embedded.locations
-    sources = [(embedded.description["source"], embedded.description["split"])]
-    if old:
-        index = old.add(embedded.rows, names, sources)
-    else:
-        chosen = {name: value[name] for name in ("kind", "quantised", "lists", "links")}
-        effort = value["nprobe"] or value["ef_search"]
-        started = time.monotonic()
-        index = ImageIndex.build(
-            folder, embedded.rows, names, embedder.weights, **chosen, effort=effort, sources=sources
-        )
-        print(f"built in {time.monotonic() - started:.1f} s: {told(index)}", file=sys.stderr)
-    if (scratch / BAD).exists():
-        os.replace(scratch / BAD, folder / BAD)
-    shutil.rmtree(scratch, ignore_errors=True)
-    return {"added": len(index) - size, "bad": embedded.description["bad"]}
+    return index
 
 
 def told(index):
@@ -191,9 +203,10 @@ def facts(index):
     return {name: index.description[name] for name in ("kind", "quantised", "size", "effort", "recall_at_10")}
 
 
-def searched(index, embedder, images, value):
+def searched(index, images, value):
     """Searches, prints and draws; returns what was found as a part of the result."""
-    queries = embedder.embed_files(images)
+    index.check(value["nearest"])
+    queries = embedder_of(value["export"]).embed_files(images)
     effort = value["nprobe"] if index.description["kind"] == "ivf" else value["ef_search"]
     started = time.perf_counter()
     similarities, rows = index.search(queries, value["nearest"], effort)

@@ -35,7 +35,7 @@ def draw(queries, sources=()):
             lines.append([first, *tiles[start : start + COLUMNS]])
     columns = max(len(line) for line in lines)
     figure, axes = plt.subplots(
-        len(lines), columns, figsize=(1.35 * columns, 1.95 * len(lines) + 0.1), squeeze=False, layout="constrained"
+        len(lines), columns, figsize=(1.35 * columns, 1.85 * len(lines) + 0.1), squeeze=False, layout="constrained"
     )
     for axis in axes.flat:
         axis.set_axis_off()
@@ -74,8 +74,8 @@ def _tile(axis, picture, caption, color):
 
 
 def _short(location):
-    """Returns the last part of a name in at most two lines, its middle left out where it is longer."""
-    name = names_file.shown(os.path.basename(location))
+    """Returns folder and name of a picture in at most two lines, the middle left out where they are longer."""
+    name = names_file.shown("/".join(location.split("/")[-2:]))
     most = LETTERS * LINES
     if len(name) > most:
         name = f"{name[: most // 2 - 1]}…{name[-(most - most // 2) :]}"
@@ -116,4 +116,9 @@ class Pictures:
     @functools.cached_property
     def _splits(self):
         splits = [open_source(*source) for source in self._sources]
-        return [(split, {names_file.location(split, row): row for row in range(split.size)}) for split in splits]
+        return [(split, _rows_by_location(split)) for split in splits]
+
+
+def _rows_by_location(split):
+    root = names_file.root(split)
+    return {names_file.location(root, name): row for row, name in enumerate(split.names)}
