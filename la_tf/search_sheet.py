@@ -3,6 +3,7 @@
 import functools
 import os
 import textwrap
+import warnings
 
 import matplotlib
 
@@ -54,7 +55,9 @@ def save(figure, path):
     temporary = os.path.join(head, f".{os.getpid()}.{tail}")
     try:
         os.makedirs(head or ".", exist_ok=True)
-        figure.savefig(temporary, dpi=150)
+        with warnings.catch_warnings():  # a name in letters that the font lacks is printed beside the sheet
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")
+            figure.savefig(temporary, dpi=150)
         os.replace(temporary, path)
     except (OSError, ValueError) as error:  # ValueError: an ending that Matplotlib does not know
         raise UserError(f"--out={path}: cannot be written ({error}); name a .png") from None

@@ -9,6 +9,8 @@ How far `nprobe` and `ef_search` have to go is found by `tune`, on rows of the i
 """
 
 import mmap
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import faiss
 import numpy as np
@@ -109,6 +111,8 @@ def search(index, queries, nearest):
     `nearest` k is at most the rows there are. Queries to which the lists or the graph gave fewer look further.
     """
     queries = np.ascontiguousarray(queries, np.float32)
+    if isinstance(index, faiss.IndexFlat) and len(queries) < faiss.omp_get_max_threads():
+        return _by_parts(_codes(index).view(np.float32), queries, nearest)
     similarities, found = index.search(queries, nearest)
     effort = effort_of(index)
     further = effort
@@ -121,11 +125,28 @@ def search(index, queries, nearest):
     return similarities, found
 
 
+def _by_parts(rows, queries, nearest):
+    """The exact search of a few queries, a part of the rows a thread: Faiss would take one thread a query."""
+    threads = faiss.omp_get_max_threads()
+    starts = sorted({part * len(rows) // threads for part in range(threads)})
+    parts = [rows[start:stop] for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True)]
+    heap = faiss.ResultHeap(len(queries), nearest, keep_max=True)
+    with ThreadPoolExecutor(threads) as pool:
+        for start, (similarities, found) in zip(starts, pool.map(partial(_knn, queries, nearest), parts), strict=True):
+            heap.add_result(similarities, found + start)
+    heap.finalize()
+    return heap.D, heap.I
+
+
+def _knn(queries, nearest, rows):
+    return faiss.knn(queries, rows, min(nearest, len(rows)), metric=faiss.METRIC_INNER_PRODUCT)
+
+
 def exact(queries, rows, nearest):
     """Returns the similarities `[Q, k]`, descending, and numbers `[Q, k]` of the nearest of `rows` `[N, D]`."""
     heap = faiss.ResultHeap(len(queries), nearest, keep_max=True)
     for start, chunk in _chunks(rows, "comparing"):
-        similarities, found = faiss.knn(queries, chunk, min(nearest, len(chunk)), metric=faiss.METRIC_INNER_PRODUCT)
+        similarities, found = _knn(queries, nearest, chunk)
         heap.add_result(similarities, found + start)
     heap.finalize()
     return heap.D, heap.I
@@ -141,7 +162,7 @@ def tune(index, rows, wanted):
     if nearest < 1:
         return 1.0
     own = np.sort(np.random.default_rng(1).choice(len(rows), min(QUERIES, len(rows)), replace=False))
-    queries = np.ascontiguousarray(rows[own], np.float32)
+    queries = _gathered(rows, own)
     least = exact(queries, rows, nearest + 1)[0][:, -1]  # the own row is among them
     if kind_of(index) == "flat":
         return _recall(index, queries, own, rows, least, nearest)
@@ -160,7 +181,7 @@ def _recall(index, queries, own, rows, least, nearest):
     """Returns which part of the rows found beside the `own` `[Q]` is at least as similar as `least` `[Q]`."""
     found = index.search(queries, nearest + 1)[1]
     others = (found >= 0) & (found != own[:, None])
-    similarities = np.einsum("qkd,qd->qk", np.asarray(rows[found.ravel()]).reshape(*found.shape, -1), queries)
+    similarities = np.einsum("qkd,qd->qk", _gathered(rows, found.ravel()).reshape(*found.shape, -1), queries)
     right = (others & (similarities >= least[:, None] - TIE)).sum(axis=1)
     return float(np.minimum(right, nearest).mean() / nearest)
 
@@ -238,10 +259,18 @@ def _sample(rows, count):
     """Returns `count` rows at random, in their order; all where there are no more."""
     if count >= len(rows):
         return np.ascontiguousarray(rows, np.float32)
-    chosen = np.sort(np.random.default_rng(0).choice(len(rows), count, replace=False))
-    sample = np.ascontiguousarray(rows[chosen], np.float32)
-    _forget(rows)
-    return sample
+    return _gathered(rows, np.sort(np.random.default_rng(0).choice(len(rows), count, replace=False)))
+
+
+def _gathered(rows, numbers):
+    """Returns the rows `[n, D]` of `numbers` `[n]`, from one part of a mapped file after the other."""
+    found = np.empty((len(numbers), rows.shape[1]), np.float32)
+    parts = numbers // CHUNK
+    for part in np.unique(parts):
+        here = parts == part
+        found[here] = rows[numbers[here]]
+        _forget(rows)
+    return found
 
 
 def _chunks(rows, doing, size=CHUNK, first=0):

@@ -47,6 +47,24 @@ def test_flat_is_exact():
     assert recall(found, order) > 0.999  # float32 may exchange two that are equal in seven digits
 
 
+def test_flat_is_exact_for_one_query_too(monkeypatch):
+    monkeypatch.setattr(faiss, "omp_get_max_threads", lambda: 4)
+    index = vector_index.build(ROWS, "flat")
+    wanted, order = nearest(ROWS, QUERIES[:3], 10)
+    similarities, found = vector_index.search(index, QUERIES[:3], 10)
+    np.testing.assert_allclose(similarities, wanted, atol=1e-6)
+    assert recall(found, order) > 0.999
+    assert sorted(vector_index.search(index, QUERIES[:1], N)[1][0]) == list(range(N))  # all of them
+
+
+def test_a_few_rows_for_many_threads(monkeypatch):
+    monkeypatch.setattr(faiss, "omp_get_max_threads", lambda: 16)
+    similarities, found = vector_index.search(vector_index.build(ROWS[:5], "flat"), QUERIES[:2], 4)
+    wanted, order = nearest(ROWS[:5], QUERIES[:2], 4)
+    np.testing.assert_allclose(similarities, wanted, atol=1e-6)
+    np.testing.assert_array_equal(found, order)
+
+
 def test_exact_search_in_parts_is_that_of_all_rows(monkeypatch):
     monkeypatch.setattr(vector_index, "CHUNK", 700)  # the last part has fewer
     similarities, found = vector_index.exact(QUERIES, ROWS, 10)
