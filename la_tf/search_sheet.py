@@ -2,7 +2,6 @@
 
 import functools
 import os
-import textwrap
 import warnings
 
 import matplotlib
@@ -40,6 +39,7 @@ def draw(queries, sources=()):
     )
     for axis in axes.flat:
         axis.set_axis_off()
+        axis.set_anchor("N")  # pictures of a line begin at one height
     pictures = Pictures(sources)
     for row, line in zip(axes, lines, strict=True):
         for axis, tile in zip(row, line, strict=False):
@@ -82,7 +82,7 @@ def _short(location):
     most = LETTERS * LINES
     if len(name) > most:
         name = f"{name[: most // 2 - 1]}…{name[-(most - most // 2) :]}"
-    return "\n".join(textwrap.wrap(name, LETTERS, break_long_words=True, break_on_hyphens=False))
+    return "\n".join(name[start : start + LETTERS] for start in range(0, len(name), LETTERS))
 
 
 class Pictures:

@@ -30,6 +30,7 @@ CHUNK = 32_768  # rows
 RANGE_SAMPLE = 2**17  # rows that say between which values a byte lies
 RECALL_AT, QUERIES = 10, 256  # of what the tuning measures
 SLACK = 0.005
+PARTED = 50_000  # rows from which on starting threads is worth it
 SHOWN = 100_000  # rows from which on there is a progress bar
 LARGEST_EFFORT = 4096
 TIE = 1e-6  # a row that is as similar as the k-th is a right one: pictures come twice
@@ -111,7 +112,8 @@ def search(index, queries, nearest):
     `nearest` k is at most the rows there are. Queries to which the lists or the graph gave fewer look further.
     """
     queries = np.ascontiguousarray(queries, np.float32)
-    if isinstance(index, faiss.IndexFlat) and len(queries) < faiss.omp_get_max_threads():
+    few = len(queries) < faiss.omp_get_max_threads() and index.ntotal >= PARTED
+    if few and isinstance(index, faiss.IndexFlat):
         return _by_parts(_codes(index).view(np.float32), queries, nearest)
     similarities, found = index.search(queries, nearest)
     effort = effort_of(index)

@@ -49,6 +49,7 @@ def test_flat_is_exact():
 
 def test_flat_is_exact_for_one_query_too(monkeypatch):
     monkeypatch.setattr(faiss, "omp_get_max_threads", lambda: 4)
+    monkeypatch.setattr(vector_index, "PARTED", 0)
     index = vector_index.build(ROWS, "flat")
     wanted, order = nearest(ROWS, QUERIES[:3], 10)
     similarities, found = vector_index.search(index, QUERIES[:3], 10)
@@ -59,6 +60,7 @@ def test_flat_is_exact_for_one_query_too(monkeypatch):
 
 def test_a_few_rows_for_many_threads(monkeypatch):
     monkeypatch.setattr(faiss, "omp_get_max_threads", lambda: 16)
+    monkeypatch.setattr(vector_index, "PARTED", 0)
     similarities, found = vector_index.search(vector_index.build(ROWS[:5], "flat"), QUERIES[:2], 4)
     wanted, order = nearest(ROWS[:5], QUERIES[:2], 4)
     np.testing.assert_allclose(similarities, wanted, atol=1e-6)
