@@ -195,7 +195,7 @@ class EmbeddingFolder:
         with open(self.part / ROWS, "r+b") as array:
             array.write(self._header(self.rows))
             os.fsync(array.fileno())
-        model_dir.write_text(self.part / NAMES, names_file.lines(names))
+        names_file.write(self.part / NAMES, names)
         whole = {"format": FORMAT, **description, "rows": self.rows, "dimension": self.dimension}
         whole |= {"bad": len(self.bad), "identity": self.identity, "versions": model_dir.versions()}
         model_dir.write_json(self.part / DESCRIPTION, whole)

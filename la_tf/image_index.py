@@ -104,7 +104,7 @@ class ImageIndex:
         description |= {"rows": f"rows-{number}.faiss", "names": f"names-{number}.jsonl"}
         description |= {"versions": model_dir.versions()}
         folder.mkdir(parents=True, exist_ok=True)
-        model_dir.write_text(folder / description["names"], names_file.lines(names))
+        names_file.write(folder / description["names"], names)
         faiss.write_index(index, str(folder / description["rows"]))
         with open(folder / description["rows"], "rb") as file:
             os.fsync(file.fileno())

@@ -14,9 +14,12 @@ BLOCK = 2**20  # bytes that are read at once to find the lines
 LINES = 4096  # names that are read at once on the way through all
 
 
-def lines(names):
-    """Returns what a file holds of `names`, as text."""
-    return "".join(json.dumps(name) + "\n" for name in names)
+def write(path, names):
+    """Writes the file, name by name: all of a million would be a hundred MB."""
+    with open(path, "w", encoding="ascii") as file:
+        file.writelines(json.dumps(name) + "\n" for name in names)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 class NamesFile(Sequence):

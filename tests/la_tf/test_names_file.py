@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from la_tf.names_file import NamesFile, lines, shown
+from la_tf.names_file import NamesFile, shown, write
 
 NAMES = st.lists(st.binary(min_size=1, max_size=30).map(os.fsdecode), max_size=20)
 
@@ -14,7 +14,7 @@ NAMES = st.lists(st.binary(min_size=1, max_size=30).map(os.fsdecode), max_size=2
 @given(names=NAMES)
 def test_names_of_any_bytes_come_back(names, tmp_path_factory):
     path = tmp_path_factory.mktemp("names") / "names.jsonl"
-    path.write_text(lines(names))
+    write(path, names)
     found = NamesFile(path)
     assert len(found) == len(names)
     assert list(found) == names
@@ -26,7 +26,7 @@ def test_names_of_any_bytes_come_back(names, tmp_path_factory):
 
 def test_many_names_are_read_in_parts(tmp_path):
     names = [f"picture {number}.jpg" for number in range(10_001)]
-    (tmp_path / "names").write_text(lines(names))
+    write(tmp_path / "names", names)
     found = NamesFile(tmp_path / "names")
     assert list(found) == names
     assert found[-1] == "picture 10000.jpg"
