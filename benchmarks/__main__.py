@@ -12,6 +12,7 @@ MODULES = (
     "input_pipeline",
     "knn",
     "readout",
+    "search",
     "detection",
 )
 

@@ -5,6 +5,8 @@
     PATH/test/<class>/**      test split, or val, or validation: the first of the three that has class folders,
                               else the first that exists
 
+`open_pile` takes the pictures of any other arrangement, as they come.
+
 A class folder may hold folders of its own (Tiny ImageNet does): their pictures are that class's.  Names that start
 with a dot are not looked at.  Rows are in the order of class name, then path within the class.
 """
@@ -34,6 +36,21 @@ def open_folder(spec: str, path: str) -> DataSet:
         raise UserError(f"--dataset={spec}: no pictures in {os.path.join(path, train_folder)} ({' '.join(EXTENSIONS)})")
     train = Split(spec, "train", "photo", labels, FileSource(path, names))
     return DataSet(spec, class_names, train, _test_split(spec, path, class_names))
+
+
+def open_pile(spec: str, path: str) -> Split:
+    """All pictures under `path`, whatever folders they lie in: one unlabelled split named "all".
+
+    Rows are those of a folder by name, then those of its folders.  Raises UserError naming a folder that is missing
+    or holds no picture.
+    """
+    path = path.rstrip("/") or "/"
+    if not os.path.isdir(path):
+        raise UserError(f"--dataset={spec}: there is no folder {path}")
+    names = _walk(path, frozenset())
+    if not names:
+        raise UserError(f"--dataset={spec}: no pictures in {path} or below ({' '.join(EXTENSIONS)})")
+    return Split(spec, "all", "photo", np.full(len(names), -1, np.int64), FileSource(path, names))
 
 
 def _test_split(spec, path, class_names):

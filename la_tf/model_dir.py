@@ -67,10 +67,11 @@ def versions():
 
 
 @contextlib.contextmanager
-def locked(folder, flag="model_dir", remedy="wait for it, or watch it by --mode=eval"):
+def locked(folder, flag="model_dir", remedy="wait for it, or watch it by --mode=eval", doing="training"):
     """Keeps a second process out of a folder while the block runs; raises UserError when one is in it.
 
-    The system lets go of the lock when the process ends, however it ends. The error names `flag` and the `remedy`.
+    The system lets go of the lock when the process ends, however it ends. The error names `flag`, what the other is
+    `doing`, and the `remedy`.
     """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -81,7 +82,7 @@ def locked(folder, flag="model_dir", remedy="wait for it, or watch it by --mode=
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"--{flag}={folder}: another process is training there; {remedy}") from None
+            raise UserError(f"--{flag}={folder}: another process is {doing} there; {remedy}") from None
         yield
 
 

@@ -1,0 +1,168 @@
+"""A Faiss index of pictures on disk: opened, searched, and pictures added to it without training anew.
+
+index.json     which files count, kind, effort, export; replaced last, so the index is either the old or the new one
+rows-N.faiss   the Faiss index, which is mapped: its memory is shared by all processes that search it, and given back
+names-N.jsonl  the pictures' locations (names_file.py): absolute paths, so the same file is not added twice
+"""
+
+import os
+from pathlib import Path
+
+import faiss
+import numpy as np
+
+from data.errors import UserError
+from la_tf import model_dir, names_file, vector_index
+
+FORMAT = 1
+FILE = "index.json"
+RECALL = 0.97  # that the tuning wants of its own queries, for 0.95 of others
+
+
+class ImageIndex:
+    """Unit rows of pictures by location: `build` or `open` one, `search` it, `add` to it.
+
+    `description` is index.json; `names[i]` is the location of row i. One process at a time may change it.
+    """
+
+    def __init__(self, folder, description):
+        self.folder = Path(folder)
+        self.description = description
+        path = self.folder / description["rows"]
+        try:
+            self.index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+            self.names = names_file.NamesFile(self.folder / description["names"])
+        except (OSError, RuntimeError, ValueError) as error:
+            # RuntimeError is Faiss's.
+            reason = str(error).splitlines()[0][:200]
+            raise UserError(f"--index={folder}: a file is missing or damaged ({reason}); build it anew") from None
+        if not self.index.ntotal == len(self.names) == description["size"]:
+            raise UserError(
+                f"--index={folder}: {self.index.ntotal} rows and {len(self.names)} names, but {description['size']} "
+                "pictures are described; build it anew"
+            )
+        if description["effort"]:
+            vector_index.set_effort(self.index, description["effort"])
+
+    @classmethod
+    def build(
+        cls, folder, rows, names, weights, kind=None, quantised=False, lists=None, links=None, effort=None, sources=()
+    ):
+        """Makes an index of unit `rows` `[N, D]`, array or mapped file, in `folder`, in place of one that is there.
+
+        `names` are N locations, `weights` the hash of the export's (`embedded_pictures.weights_of`), `sources` the
+        (spec, split) they come from. kind: flat | ivf | hnsw, None: by N. `lists`, `links` and `effort` (nprobe of ivf,
+        ef_search of hnsw) override what follows from N and from `tune`.
+        """
+        kind = kind or vector_index.automatic_kind(len(rows))
+        index = vector_index.build(rows, kind, quantised, lists, links)
+        recall = None
+        if effort and kind != "flat":
+            vector_index.set_effort(index, effort)
+        else:
+            recall = vector_index.tune(index, rows, RECALL)
+        description = {
+            "format": FORMAT,
+            "kind": kind,
+            "quantised": quantised,
+            "dimension": rows.shape[1],
+            "export_weights": weights,
+            "effort": vector_index.effort_of(index),
+            "recall_at_10": recall,  # on rows of its own; None: the effort was given
+            "lists": index.nlist if kind == "ivf" else None,
+            "built_of": len(rows),
+            "sources": [list(source) for source in sources],
+        }
+        return cls._commit(folder, description, index, names)
+
+    @classmethod
+    def open(cls, folder, weights=None, dimension=None):
+        """Returns the index in `folder`; raises UserError where there is none, or it is of another export."""
+        description = describe(folder)
+        if description is None:
+            raise UserError(f"--index={folder}: there is no index yet; build one by --source=folder:PATH")
+        found = description["dimension"], description["export_weights"]
+        if dimension is not None and found[0] != dimension:
+            raise UserError(
+                f"--index={folder}: holds rows of {found[0]} dimensions, the export gives {dimension}; give the export "
+                "that it was built with, or another --index"
+            )
+        if weights is not None and found[1] != weights:
+            raise UserError(
+                f"--index={folder}: was built with another export (weights {found[1]} there, {weights} here); give "
+                "that one, or another --index"
+            )
+        return cls(folder, description)
+
+    @classmethod
+    def _commit(cls, folder, description, index, names):
+        """Writes the files under new names, then index.json, which names them; then removes the old ones."""
+        folder = Path(folder)
+        old = describe(folder)
+        number = 0 if old is None else old["number"] + 1
+        description = description | {"size": index.ntotal, "number": number}
+        description |= {"rows": f"rows-{number}.faiss", "names": f"names-{number}.jsonl"}
+        description |= {"versions": model_dir.versions()}
+        folder.mkdir(parents=True, exist_ok=True)
+        names_file.write(folder / description["names"], names)
+        faiss.write_index(index, str(folder / description["rows"]))
+        with open(folder / description["rows"], "rb") as file:
+            os.fsync(file.fileno())
+        model_dir.write_json(folder / FILE, description)
+        if old is not None:
+            for name in (old["rows"], old["names"]):
+                (folder / name).unlink(missing_ok=True)  # who has them open keeps them
+        return cls(folder, description)
+
+    def __len__(self):
+        return self.index.ntotal
+
+    def add(self, rows, names, sources=()):
+        """Returns the index with unit `rows` `[n, D]` named `names` added, on disk; names that it has are passed over.
+
+        Nothing is trained: lists, ranges of bytes and effort stay what they were.
+        """
+        known = set(self.names)
+        new = [place for place, name in enumerate(names) if name not in known and not known.add(name)]
+        if not new:
+            return self
+        if rows.shape[1] != self.index.d:
+            raise UserError(f"--index={self.folder}: holds rows of {self.index.d} dimensions, not {rows.shape[1]}")
+        added = rows if len(new) == len(rows) else np.asarray(rows)[new]
+        path = self.folder / self.description["rows"]
+        index = vector_index.extended(self.index, added, lambda: faiss.read_index(str(path)))
+        old = self.description["sources"]
+        sources = [*old, *(list(source) for source in sources if list(source) not in old)]
+        names = [*self.names, *(names[place] for place in new)]
+        return self._commit(self.folder, self.description | {"sources": sources}, index, names)
+
+    def check(self, nearest):
+        """Raises UserError where so many pictures are not there to be found."""
+        if nearest > len(self):
+            raise UserError(f"--nearest={nearest}: the index holds {len(self)} pictures; ask for at most as many")
+
+    def search(self, queries, nearest=10, effort=None):
+        """Returns similarities `[Q, k]`, descending, and rows `[Q, k]` nearest to unit `queries` `[Q, D]`.
+
+        `names` has their names; -1 stands where a graph led to fewer. `effort`: nprobe or ef_search of this search.
+        Raises UserError for more pictures than there are.
+        """
+        self.check(nearest)
+        usual = vector_index.effort_of(self.index)
+        if effort and usual:
+            vector_index.set_effort(self.index, effort)
+        similarities, found = vector_index.search(self.index, queries, nearest)
+        if effort and usual:
+            vector_index.set_effort(self.index, usual)
+        return np.clip(similarities, -1, 1), found  # bytes, and rounding, may make a little more of it
+
+
+def describe(folder):
+    """Returns index.json of a folder, None where there is none."""
+    path = Path(folder) / FILE
+    if not path.exists():
+        return None
+    description = model_dir.read_json(path)
+    if description.get("format") != FORMAT:
+        raise UserError(f"{path}: is format {description.get('format')}, this version reads {FORMAT}; build it anew")
+    return description

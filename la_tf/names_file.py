@@ -1,0 +1,71 @@
+"""Names of pictures in a file, one a line, each a JSON string: any name, and any of a million without reading all.
+
+A name that is not UTF-8 has a surrogate, written `\\udcXX`, for each byte XX that is none (Python's surrogateescape:
+`os.fsencode` gives the bytes back).
+"""
+
+import json
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+BLOCK = 2**20  # bytes that are read at once to find the lines
+LINES = 4096  # names that are read at once on the way through all
+
+
+def write(path, names):
+    """Writes the file, name by name: all of a million would be a hundred MB."""
+    with open(path, "w", encoding="ascii") as file:
+        file.writelines(json.dumps(name) + "\n" for name in names)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+class NamesFile(Sequence):
+    """The names of a file, read when they are asked for; 8 bytes of memory each. Raises OSError, ValueError."""
+
+    def __init__(self, path):
+        self._file = open(path, "rb")  # noqa: SIM115  open as long as this is
+        bounds, position = [np.zeros(1, np.int64)], 0
+        while block := self._file.read(BLOCK):
+            bounds.append(np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + position + 1)
+            position += len(block)
+        self._bounds = np.concatenate(bounds)
+        if self._bounds[-1] != position:
+            raise ValueError("its last line is cut short")
+
+    def __len__(self):
+        return len(self._bounds) - 1
+
+    def __getitem__(self, place):
+        if isinstance(place, slice):
+            return [self[each] for each in range(*place.indices(len(self)))]
+        place = range(len(self))[place]  # negative ones count from the end; raises IndexError
+        return self._read(place, place + 1)[0]
+
+    def __iter__(self):
+        for start in range(0, len(self), LINES):
+            yield from self._read(start, min(start + LINES, len(self)))
+
+    def _read(self, start, stop):
+        first, end = (int(bound) for bound in self._bounds[[start, stop]])
+        return [json.loads(line) for line in os.pread(self._file.fileno(), end - first, first).splitlines()]
+
+
+def root(split):
+    """Returns the folder that the names of a Split start from, None where its pictures are in no file."""
+    source = split.source
+    folder = getattr(source, "root", getattr(source, "folder", None))
+    return None if folder is None else os.path.abspath(folder)
+
+
+def location(root, name):
+    """Returns where a picture lies: an absolute path ("shard#record" in a record file), or its name without a root."""
+    return name if root is None else os.path.abspath(os.path.join(root, name))
+
+
+def shown(name):
+    """Returns a name as it can be printed and drawn: bytes that are no UTF-8, and control characters, as escapes."""
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
