@@ -18,7 +18,7 @@ HISTOGRAM_QUERIES = 1000
 
 
 class Bank(NamedTuple):
-    """The rows `[N, D]` float32 of a checkpoint's memory bank, which are `written` `[N]` bool, and its step."""
+    """The rows `[N, D]` float32 of a checkpoint's memory bank, which are `written` `[N]` and numbers, and its step."""
 
     rows: np.ndarray
     written: np.ndarray
@@ -47,16 +47,17 @@ class Histograms(NamedTuple):
 
 
 def read_bank(model_dir):
-    """Returns the Bank of a run's newest checkpoint, None without a checkpoint, or where no row is written."""
+    """Returns the Bank of a run's newest checkpoint, None without a checkpoint or without a usable row."""
     newest = checkpoints.latest(model_dir)
     if newest is None:
         return None
     with checkpoints.read_arrays(newest) as arrays:
         rows, written = arrays.get("memory_bank/rows"), arrays.get("memory_bank/written")
-        if rows is None or not written.any():
+        if rows is None:
             return None
         rows, written = np.asarray(rows, np.float32), np.asarray(written)
-    return Bank(rows, written, checkpoints.read_state(newest)["step"])
+    usable = written & np.isfinite(rows).all(axis=1)
+    return Bank(rows, usable, checkpoints.read_state(newest)["step"]) if usable.any() else None
 
 
 def sampled(size, most, seed=0):
@@ -83,23 +84,22 @@ def in_the_plane(rows, seed=0):
 
     Begun at the first two components, so that what is far apart tends to stay so; those alone for fewer than 10 rows.
     """
-    from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
+    left, scale, _ = np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)
+    components = (left * scale)[:, :COMPONENTS]
     if len(rows) < 10:
-        centred = rows - rows.mean(axis=0)
-        left, scale, _ = np.linalg.svd(centred, full_matrices=False)
-        places = np.zeros((len(rows), 2), np.float32)
-        width = min(2, left.shape[1])
-        places[:, :width] = (left * scale)[:, :width]
-        return places
-    components = min(COMPONENTS, *rows.shape)
-    seen = PCA(components, svd_solver="full").fit_transform(rows.astype(np.float64))
+        return np.pad(components, [(0, 0), (0, 2)])[:, :2]
     perplexity = min(PERPLEXITY, (len(rows) - 1) / 3)
+    # As init="pca", but no two rows begin at the same place: of a collapsed bank, t-SNE would crash.
+    deviation = components[:, 0].std()
+    start = components[:, :2] / deviation if deviation > 1e-6 else np.zeros((len(rows), 2))
+    start = 1e-4 * (start + np.random.default_rng(seed).normal(scale=0.01, size=start.shape))
     # One thread: several wait for each other 500 times over, on a busy machine for minutes.
     with threadpool_limits(limits=1, user_api="openmp"):
-        return TSNE(init="pca", perplexity=perplexity, max_iter=ITERATIONS, random_state=seed).fit_transform(seen)
+        tsne = TSNE(init=start.astype(np.float32), perplexity=perplexity, max_iter=ITERATIONS, random_state=seed)
+        return tsne.fit_transform(components)
 
 
 def histograms_of(bank, bins=60, seed=0):

@@ -142,7 +142,7 @@ METRICS = {
     ),
     "empty_fraction": Metric(
         "Pictures without close neighbours",
-        "Share of pictures none of whose close neighbours is among the background ones; they learn nothing in that step.",
+        "Share of pictures none of whose close neighbours is a background one; they learn nothing in that step.",
         _empty_fraction,
         "{:.1%}",
     ),

@@ -79,6 +79,7 @@ def densities(histograms):
             plot.line(middles, shares, color=color_of(number), line_width=2, line_dash=dash)
     plot.xaxis.axis_label = "cosine similarity"
     plot.yaxis.visible = False
+    plot.min_border_left = plot.min_border_right = 16  # room for half a label
     return plot
 
 

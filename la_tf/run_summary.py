@@ -3,6 +3,7 @@
 Every rule is a small function from numbers to Findings, so that its bounds can be read and tested.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 from statistics import mean
@@ -160,7 +161,7 @@ def health_findings(run):
 
 def spread_findings(edges, far):
     """Yields whether embeddings are spread out: `far` `[b]` shares of similarities to far neighbours, by `edges`."""
-    middles = [(low + high) / 2 for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    middles = [(low + high) / 2 for low, high in itertools.pairwise(edges)]
     alike = float(sum(middle * share for middle, share in zip(middles, far, strict=True)) / sum(far))
     text = f"The mean similarity to far neighbours is {alike:.2f}"
     if alike > ALIKE:
