@@ -7,6 +7,7 @@ S1 to S3 are Tables 1 to 3 of the paper's supplement.
 """
 
 import glob
+import logging
 import sys
 from pathlib import Path
 
@@ -53,6 +54,7 @@ def write_page():
     runs = read_runs(folders)
     if pictures and any(run.trained_here for run in runs):
         cli.load_tensorflow()  # for the networks, which find the neighbours of evaluation pictures
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)  # that each run has a network of its own is no problem
     from la_tf.report_page import page_of
 
     page = page_of(runs, pictures)

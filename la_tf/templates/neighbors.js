@@ -1,4 +1,8 @@
 // Lists the nearest neighbours of the chosen point in the element `target`. Names reach the page as text, never as HTML.
+if (source.selected.indices.length > 1) {
+  source.selected.indices = source.selected.indices.slice(0, 1)  // of points on top of each other one; calls this again
+  return
+}
 const place = document.getElementById(target)
 const data = source.data
 const [chosen] = source.selected.indices

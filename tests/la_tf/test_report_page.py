@@ -85,7 +85,7 @@ def maps_of(pictures, numbers):
     similarities = np.tile(np.linspace(0.99, 0.9, 10, dtype=np.float32), (size, 1))
     angle, radius = rng.uniform(0, 2 * np.pi, size), rng.uniform(1, 2, size)
     places = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
-    places[0] = 0
+    places[0] = places[-1] = 0  # on top of each other: one of them is chosen
     bank = Bank(random_unit_rows(size, 4, 0), np.ones(size, bool), 80)
     found = Map(places.astype(np.float32), nearest.astype(np.int32), similarities)
     return Maps(pictures, dict.fromkeys(numbers, found), dict.fromkeys(numbers, bank))
