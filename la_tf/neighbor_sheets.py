@@ -62,7 +62,8 @@ def sheet_of(folder, count=3, nearest=11):
             knn_votes(queries, bank, labels, tau=experiment.config.method.tau, classes=dataset.class_count)
         )
         chosen = confident_and_not(predicted, confidence, truth, count)
-        about = f"Of {about}: the most confident successes of kNN, then its least confident failures."
+        about = f"Of {about}: the most confident successes of kNN, then its least confident failures; "
+        about += "blue: of the picture's class, orange: of another."
     else:
         chosen, confidence = evenly_spaced(len(queries), 2 * count), None
         about = f"Of {about}: some, evenly spaced."

@@ -7,7 +7,7 @@ never into titles or legends; the page has its own.
 from pathlib import Path
 
 import numpy as np
-from bokeh.models import ColumnDataSource, CustomJS, HoverTool, Span, TapTool
+from bokeh.models import BasicTicker, ColumnDataSource, CustomJS, HoverTool, Span, TapTool
 from bokeh.palettes import Category10, Category20, Turbo256
 from bokeh.plotting import figure
 
@@ -163,6 +163,7 @@ def _curve(metric, title, runs):
         HoverTool(tooltips=[("run", "@run"), ("epoch", "@epoch"), (metric, "@value{0.0000}")], mode="mouse", limit=3)
     )
     plot.xaxis.axis_label = "epoch"
+    plot.xaxis.ticker = BasicTicker(min_interval=1)  # there is no half epoch
     return plot
 
 

@@ -156,7 +156,7 @@ def health_findings(run):
     for reading in wrong:
         yield Finding(reading.sign, reading.title, f"{reading.value}: {reading.comment}.")
     if judged and not wrong:
-        yield Finding(GOOD, "Health", "Neighbours, clusters and pictures are as they should be.")
+        yield Finding(GOOD, "Health", "The method's own numbers are as they should be.")
 
 
 def spread_findings(edges, far):
@@ -172,12 +172,8 @@ def spread_findings(edges, far):
 
 def untrained_knn(runs):
     """Returns the kNN of untrained networks among `runs` (PastRuns) by the hash of their pictures."""
-    found = {}
-    for run in runs:
-        metric, known = _knn(run.epochs)
-        if run.method == "random" and known:
-            found[run.identity.get("data"), metric] = known[-1][metric]
-    return {data: value for (data, metric), value in found.items() if metric == "knn_top1"}
+    last = {run.identity.get("data"): run.epochs[-1] for run in runs if run.method == "random" and run.epochs}
+    return {data: epoch["knn_top1"] for data, epoch in last.items() if "knn_top1" in epoch}
 
 
 def _last_knn(epochs):
