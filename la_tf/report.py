@@ -1,9 +1,13 @@
-"""Prints a table of the paper with our numbers in it: python -m la_tf.report --table=1 --runs=runs/a,runs/b
+"""Reports on runs: python -m la_tf.report --runs=runs/a,runs/b --out=report/, or --table=1 --runs=runs/a,runs/b
 
-Reads the results.jsonl that la_tf.evaluate left in the folders. S1 to S3 are Tables 1 to 3 of the paper's supplement.
+Without --table it writes one HTML page, OUT/index.html, that opens from disk and needs no network: is it working,
+curves, an interactive map of the embedding, nearest neighbours, results beside the paper's, settings. With --table it
+prints that table of the paper with our numbers in it, from the results.jsonl that la_tf.evaluate left in the folders;
+S1 to S3 are Tables 1 to 3 of the paper's supplement.
 """
 
 import glob
+import logging
 import sys
 from pathlib import Path
 
@@ -15,18 +19,52 @@ from la_tf import results, table_formats
 from la_tf.comparison import compare
 from la_tf.model_dir import write_text
 from la_tf.paper_tables import TABLES
+from la_tf.past_run import read_runs
 
-flags.DEFINE_string("table", None, f"{' | '.join(TABLES)}: which table of the paper.")
-flags.DEFINE_string("runs", None, "Folders with results, separated by commas; patterns such as runs/digits-* too.")
-flags.DEFINE_string("format", "markdown", f"{' | '.join(table_formats.FORMATS)}.")
-flags.DEFINE_string("out", None, "File for the table; without it the table is printed.")
+flags.DEFINE_string("table", None, f"{' | '.join(TABLES)}: which table of the paper; without it, the page.")
+flags.DEFINE_string(
+    "runs", None, "Folders of runs or results, separated by commas; patterns such as runs/digits-* too."
+)
+flags.DEFINE_string("format", "markdown", f"{' | '.join(table_formats.FORMATS)}, of a table.")
+flags.DEFINE_string("out", None, "Folder of the page; file for the table, which without it is printed.")
+flags.DEFINE_integer("pictures", 5000, "Pictures on the maps of the page in all; 0: a page without maps and pictures.")
 
 
 def main():
+    """Writes the page, or prints or writes a table; returns what went into it."""
+    return write_page() if flags.FLAGS["table"].value is None else print_table()
+
+
+def write_page():
+    """Writes OUT/index.html; returns where it lies, of what, and its size."""
+    out, pictures = (flags.FLAGS[flag].value for flag in ("out", "pictures"))
+    if not out:
+        raise FlagError(
+            "--out: name the folder that the page is to be written into, e.g. --out=report/; "
+            f"or --table: a table of the paper, {', '.join(TABLES)}"
+        )
+    if flags.FLAGS["format"].present:
+        raise FlagError("--format: goes with --table alone; the page is HTML")
+    if pictures < 0:
+        raise FlagError(f"--pictures={pictures}: must be at least 0")
+    target = Path(out) / "index.html"
+    if Path(out).is_file():
+        raise FlagError(f"--out={out}: is a file; name a folder, in which index.html is written")
+    folders = folders_of(flags.FLAGS["runs"].value, ("config.json", results.FILE))
+    runs = read_runs(folders)
+    if pictures and any(run.trained_here for run in runs):
+        cli.load_tensorflow()  # for the networks, which find the neighbours of evaluation pictures
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)  # that each run has a network of its own is no problem
+    from la_tf.report_page import page_of
+
+    page = page_of(runs, pictures)
+    _write(target, page, out)
+    return {"page": str(target), "runs": [run.name for run in runs], "megabytes": round(len(page.encode()) / 1e6, 2)}
+
+
+def print_table():
     """Prints or writes the table; returns what went into it."""
     name, form, out = (flags.FLAGS[flag].value for flag in ("table", "format", "out"))
-    if name is None:
-        raise FlagError(f"--table: say which, e.g. --table=1; there are {', '.join(TABLES)}")
     if name.upper() not in TABLES:
         raise FlagError(f"--table={name}: choose one of {', '.join(TABLES)}")
     if form not in table_formats.FORMATS:
@@ -43,30 +81,35 @@ def main():
         )
     text = table_formats.FORMATS[form](comparison)
     if out:
-        try:
-            write_text(out, text)
-        except OSError as error:
-            raise UserError(f"--out={out}: cannot be written ({error.strerror}); choose another file") from None
+        _write(out, text, out)
     else:
         print(text, end="")
     cells = sum(len(line.cells) for line in comparison.lines)
     return {"table": comparison.name, "folders": folders, "cells": cells, **({"out": out} if out else {})}
 
 
-def folders_of(text):
-    """Returns the folders that --runs names, of a pattern those that hold results; raises FlagError without any."""
+def folders_of(text, wanted=(results.FILE,)):
+    """Returns the folders that --runs names, of a pattern those that hold a file `wanted`; FlagError without any."""
     if not text:
-        raise FlagError("--runs: name the folders that hold results, e.g. --runs=runs/a,runs/b")
+        raise FlagError("--runs: name the folders to report on, e.g. --runs=runs/a,runs/b")
     folders = []
     for part in filter(None, text.split(",")):
         if Path(part).is_dir() or not glob.has_magic(part):
             folders.append(part)
             continue
-        found = [folder for folder in sorted(glob.glob(part)) if (Path(folder) / results.FILE).exists()]
+        found = [path for path in sorted(glob.glob(part)) if any((Path(path) / name).exists() for name in wanted)]
         if not found:
-            raise FlagError(f"--runs={part}: no folder that it matches holds {results.FILE}; la_tf.evaluate makes one")
+            missing = " or ".join(wanted)
+            raise FlagError(f"--runs={part}: no folder that it matches holds {missing}; la_tf.evaluate makes results")
         folders += found
     return [*dict.fromkeys(folders)]
+
+
+def _write(path, text, out):
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise UserError(f"--out={out}: cannot be written ({error.strerror}); choose another") from None
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ def test_no_module_is_called_utils():
 
 def test_top_level_imports_of_the_mains_reach_no_tensorflow():
     """What a main imports before `main()` runs, and what that imports in turn: `--help` has to be instant."""
-    heavy = {"tensorflow", "keras", "faiss", "sklearn", "matplotlib", "tensorflow_datasets", "torch"}
+    heavy = {"tensorflow", "keras", "faiss", "sklearn", "matplotlib", "tensorflow_datasets", "torch", "bokeh"}
 
     def reached(name, seen):
         for node in MODULES[name].body:

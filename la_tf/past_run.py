@@ -1,0 +1,103 @@
+"""A run as its folder tells it, for whoever looks back: config, metrics, results, how far it came. No TensorFlow."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data import manifest
+from data.errors import UserError
+from la_tf import checkpoints, results
+from la_tf.model_dir import read_json
+from la_tf.summary import epochs_of
+
+
+@dataclass(frozen=True, eq=False)
+class PastRun:
+    """What a folder holds; without config.json (results of a network that was not trained here) most is empty.
+
+    `epochs`: dicts of metrics.jsonl, one an epoch, in order; `dataset`: the manifest in dataset.json; `records`: lines
+    of results.jsonl.
+    """
+
+    name: str
+    folder: Path
+    identity: dict = field(default_factory=dict)
+    circumstances: dict = field(default_factory=dict)
+    versions: dict = field(default_factory=dict)
+    dataset: dict = field(default_factory=dict)
+    epochs: tuple[dict, ...] = ()
+    records: tuple[dict, ...] = ()
+    step: int = 0
+    stopped: bool = False  # before its planned end, by early stopping
+
+    @property
+    def trained_here(self):
+        """Whether it is a run of la_tf.train, not results alone."""
+        return bool(self.identity)
+
+    @property
+    def config(self):
+        """All flags by name."""
+        return self.circumstances | self.identity
+
+    @property
+    def method(self):
+        """The method, None where there was no run."""
+        return self.identity.get("method")
+
+    @property
+    def classes(self):
+        """Number of named classes, 0 where there are none."""
+        return len(self.dataset.get("class_names", ()))
+
+    def size(self, split="train"):
+        """Returns the number of pictures of a split, 0 where it is unknown or not there."""
+        return self.dataset.get("splits", {}).get(split, {}).get("count", 0)
+
+    @property
+    def planned_steps(self):
+        """The step at which it is to end, 0 where that is unknown."""
+        if self.circumstances.get("max_steps"):
+            return self.circumstances["max_steps"]
+        return self.circumstances.get("epochs", 0) * (self.size() // self.identity.get("batch_size", 1))
+
+    @property
+    def finished(self):
+        """Whether there is nothing left to do."""
+        return self.trained_here and (self.stopped or 0 < self.planned_steps <= self.step)
+
+
+def read_run(folder, name=None):
+    """Returns the PastRun of a folder; raises UserError where it holds neither a run nor results."""
+    folder = Path(folder)
+    name = name or folder.resolve().name
+    records = tuple(results.read([folder])) if (folder / results.FILE).exists() else ()
+    if not (folder / "config.json").exists():
+        if not records:
+            raise UserError(f"--runs={folder}: holds neither a run (config.json) nor results ({results.FILE})")
+        return PastRun(name, folder, records=records)
+    stored = read_json(folder / "config.json")
+    if not isinstance(stored, dict) or not {"identity", "circumstances"} <= stored.keys():
+        raise UserError(f"{folder / 'config.json'}: was not written by la_tf.train")
+    frozen, newest = folder / manifest.FILE, checkpoints.latest(folder)
+    state = checkpoints.read_state(newest) if newest else {}
+    return PastRun(
+        name,
+        folder,
+        identity=stored["identity"],
+        circumstances=stored["circumstances"],
+        versions=stored.get("versions", {}),
+        dataset=read_json(frozen) if frozen.exists() else {},
+        epochs=tuple(epochs_of(folder)),
+        records=records,
+        step=state.get("step", 0),
+        stopped=bool(state.get("stopped")),
+    )
+
+
+def read_runs(folders):
+    """Returns the PastRuns of `folders`; those whose last names are the same go by their whole paths."""
+    last = [Path(folder).resolve().name for folder in folders]
+    return [
+        read_run(folder, name if last.count(name) == 1 else str(folder))
+        for folder, name in zip(folders, last, strict=True)
+    ]

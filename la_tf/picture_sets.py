@@ -1,0 +1,67 @@
+"""The pictures that runs were trained on, opened again to be shown: each set once, and why it cannot be, if so."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from data.config import open_configured
+from data.errors import UserError
+from la_tf.embedding_map import sampled
+from la_tf.experiment import stored_config
+from la_tf.thumbnails import thumbnail
+
+UNKNOWN = "?"  # the class of an unlabelled picture
+
+
+@dataclass(frozen=True, eq=False)
+class PictureSet:
+    """A sample of a train split: `rows` `[S]` of `size`, with what is known of each; lists are empty without `dataset`.
+
+    labels `[S]` are -1 where unknown; `classes` and `names` are texts, `pictures` data URIs; `problem` says why there
+    are none, in a few words.
+    """
+
+    size: int
+    rows: np.ndarray
+    dataset: object = None
+    labels: np.ndarray | None = None
+    classes: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    pictures: tuple[str, ...] = ()
+    problem: str | None = None
+
+
+def open_pictures(run, most, size):
+    """Returns the PictureSet of a `PastRun`, at most `most` of its `size` pictures (rows of its bank)."""
+    rows = sampled(size, most)
+    try:
+        dataset = open_configured(stored_config(run.folder).data)
+        if dataset.train.size != size or dataset.train.fingerprint != run.identity.get("data"):
+            raise UserError(f"{dataset.spec}: holds other pictures now than the run was trained on")
+    except UserError as error:
+        return PictureSet(size, rows, problem=str(error))
+    train = dataset.train
+    described = tqdm(rows, desc=f"pictures of {readable(dataset.spec)}", unit=" pictures", leave=False)
+    labels = train.labels[rows]
+    return PictureSet(
+        size=size,
+        rows=rows,
+        dataset=dataset,
+        labels=labels,
+        classes=tuple(class_name(dataset, label) for label in labels),
+        names=tuple(readable(train.names[row]) for row in rows),
+        pictures=tuple(thumbnail(train, row) for row in described),
+    )
+
+
+def class_name(dataset, label):
+    """Returns what a label is called: its class, its number where classes have no names, UNKNOWN for -1."""
+    if label < 0:
+        return UNKNOWN
+    return readable(str(dataset.class_names[label] if dataset.class_names else label))
+
+
+def readable(name):
+    """Returns a file name as text that can be shown: bytes that are no UTF-8 become question marks in a diamond."""
+    return name.encode(errors="surrogateescape").decode(errors="replace")
