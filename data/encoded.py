@@ -54,8 +54,8 @@ def evaluation_views(image_bytes, view: View):
     """
     with tf.device("CPU:0"):  # where decoders are and, as in evaluation, the scaling
         views, fine = each_slice(lambda data: evaluation_view(data, view), (image_bytes,), DECODED_AT_ONCE)
-        first = tf.argmin(tf.cast(fine, tf.int32))
-        with tf.control_dependencies([_readable(tf.reduce_all(fine), first)]):
+        first_bad = tf.reduce_min(tf.where(fine, tf.size(fine), tf.range(tf.size(fine))))
+        with tf.control_dependencies([_readable(tf.reduce_all(fine), first_bad)]):
             return tf.identity(views)
 
 

@@ -30,12 +30,18 @@ def picture_functions(embedder, view):
     image_bytes = tf.TensorSpec([None], tf.string, name="image_bytes")
     function = partial(tf.function, autograph=False)
     embed = function(lambda images: {"embedding": embedder(images, training=False)}, [images])
-    embed_bytes = function(lambda image_bytes: embed(encoded.evaluation_views(image_bytes, view)), [image_bytes])
     features = function(lambda images: embedder.backbone.model(images, training=False), [images])
+
+    def of_bytes(image_bytes):
+        count = tf.size(image_bytes)
+        blank = tf.cast(count == 0, tf.int32)  # oneDNN's convolutions cannot take a batch of none
+        views = tf.pad(encoded.evaluation_views(image_bytes, view), [[0, blank], [0, 0], [0, 0], [0, 0]])
+        return {"embedding": embed(views)["embedding"][:count]}
+
     return {
         "serving_default": embed.get_concrete_function(),
         "embed": embed.get_concrete_function(),
-        "embed_bytes": embed_bytes.get_concrete_function(),
+        "embed_bytes": function(of_bytes, [image_bytes]).get_concrete_function(),
         "features": features.get_concrete_function(),
     }
 
