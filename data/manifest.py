@@ -18,7 +18,7 @@ def manifest(dataset: DataSet) -> dict:
         if split is not None:
             fingerprint = split.fingerprint
             splits[split.name] = {"count": split.size, "fingerprint": fingerprint, **split.source.listing()}
-    class_names = list(dataset.class_names)
+    class_names, size = list(dataset.class_names), dataset.train.common_size
     identity = [dataset.kind, class_names, [(name, split["fingerprint"]) for name, split in splits.items()]]
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
     return {
@@ -26,7 +26,7 @@ def manifest(dataset: DataSet) -> dict:
         "kind": dataset.kind,
         "hash": digest,
         "class_names": class_names,
-        "common_size": dataset.train.common_size,
+        "common_size": size and list(size),
         "splits": splits,
     }
 

@@ -63,7 +63,7 @@ METRICS = {
 }
 
 
-def model_card(description, data=None, bank="", licence=None):
+def model_card(description, data, bank, licence=None):
     """Returns the card, a dict that JSON can take.
 
     description: the contents of backbone.json. data: a `data.manifest.summary`, None where it is not known. bank: what
