@@ -11,14 +11,14 @@ FILE = "dataset.json"
 
 
 def manifest(dataset: DataSet) -> dict:
-    """JSON-able: spec, kind, class_names, splits {name: count, fingerprint, and names, bytes (records) per file},
-    and `hash`, which is the data set's identity wherever it lies."""
+    """JSON-able: spec, kind, class_names, common_size (of the train split, as there), splits {name: count, fingerprint,
+    and names, bytes (records) per file}, and `hash`, which is the data set's identity wherever it lies."""
     splits = {}
     for split in (dataset.train, dataset.test):
         if split is not None:
             fingerprint = split.fingerprint
             splits[split.name] = {"count": split.size, "fingerprint": fingerprint, **split.source.listing()}
-    class_names = list(dataset.class_names)
+    class_names, size = list(dataset.class_names), dataset.train.common_size
     identity = [dataset.kind, class_names, [(name, split["fingerprint"]) for name, split in splits.items()]]
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
     return {
@@ -26,8 +26,18 @@ def manifest(dataset: DataSet) -> dict:
         "kind": dataset.kind,
         "hash": digest,
         "class_names": class_names,
+        "common_size": size and list(size),
         "splits": splits,
     }
+
+
+def summary(manifest: dict) -> dict:
+    """What a manifest says besides its files: spec, kind, hash, class_names, splits {name: count, fingerprint}."""
+    splits = {
+        name: {"count": split["count"], "fingerprint": split["fingerprint"]}
+        for name, split in manifest["splits"].items()
+    }
+    return {key: manifest[key] for key in ("spec", "kind", "hash", "class_names")} | {"splits": splits}
 
 
 def freeze(dataset: DataSet, model_dir: str) -> dict:

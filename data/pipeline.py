@@ -124,8 +124,7 @@ def evaluation_batches(
 
     def of_one(data, _):
         if not ten_crop:
-            boxes = lambda heights, widths: augment.central_boxes(heights, widths, image_size)  # noqa: E731
-            return (_plain(decoding.decode_and_crop(data, boxes), image_size),)
+            return (central_view(data, image_size),)
         whole = decoding.decode(data)
         boxes = augment.ten_crop_boxes(*tf.unstack(tf.shape(whole)[:2, None]), image_size)
         views = [_plain(augment.cut_out(whole, lambda h, w, i=i: boxes[i]), image_size) for i in range(5)]
@@ -135,6 +134,12 @@ def evaluation_batches(
         rows = tf.range(split.size, dtype=tf.int64) if rows is None else tf.constant(rows, tf.int64)
         steps = tf.data.Dataset.from_tensor_slices(rows).batch(batch_size).map(lambda rows: (rows, ()))
         return _batches(split, steps, image_size, of_batch, of_one, ten_crop, workers)
+
+
+def central_view(data, image_size: int):
+    """What evaluation sees of one encoded picture, [S, S, 3]; raises tf.errors.OpError for what cannot be read."""
+    boxes = lambda heights, widths: augment.central_boxes(heights, widths, image_size)  # noqa: E731
+    return _plain(decoding.decode_and_crop(data, boxes), image_size)
 
 
 def _part(batch_size, shard):

@@ -62,13 +62,17 @@ def _decode_all(split, height, width):
 def small_pictures(split: Split, steps: tf.data.Dataset, height: int, width: int, finish, workers: int = 0):
     """`readable` for whole pictures, uint8 [B, height, width, 3]."""
 
-    def stretched(data, _):
-        picture = decoding.decode(data)
-        fits = tf.reduce_all(tf.shape(picture)[:2] == [height, width])
-        resized = lambda: tf.cast(tf.round(resize(picture, height, width)), tf.uint8)  # noqa: E731
-        return tf.ensure_shape(tf.cond(fits, lambda: picture, resized), [height, width, 3])
+    def of_one(data, _):
+        return stretched(decoding.decode(data), height, width)
 
-    return readable(split, steps, stretched, finish, workers)
+    return readable(split, steps, of_one, finish, workers)
+
+
+def stretched(picture, height: int, width: int):
+    """A picture, uint8 [h, w, 3], at that size if it has another: uint8 [height, width, 3]."""
+    fits = tf.reduce_all(tf.shape(picture)[:2] == [height, width])
+    resized = lambda: tf.cast(tf.round(resize(picture, height, width)), tf.uint8)  # noqa: E731
+    return tf.ensure_shape(tf.cond(fits, lambda: picture, resized), [height, width, 3])
 
 
 def readable(split: Split, steps: tf.data.Dataset, view, finish, workers: int = 0):
@@ -85,16 +89,16 @@ def readable(split: Split, steps: tf.data.Dataset, view, finish, workers: int = 
     locate, read = reader(split)
 
     def batch(rows, numbers):
-        views, valid = _each(lambda handle, numbers: view(read(handle), numbers), (locate(rows), numbers), inner)
+        views, valid = each_slice(lambda handle, numbers: view(read(handle), numbers), (locate(rows), numbers), inner)
         return finish(views, valid, rows, numbers)
 
     return steps.map(tf.autograph.experimental.do_not_convert(batch), num_parallel_calls=outer)
 
 
-def _each(function, arguments, parallel):
+def each_slice(function, arguments, parallel: int):
     """(what `function` makes of each slice of `arguments`, in batch; where it did not fail, [B] bool).
 
-    Where it failed, the result of the first slice for which it did not stands in.
+    Where it failed, the result of the first slice for which it did not stands in.  `parallel` slices at a time.
     """
     rows = tf.nest.flatten(arguments)[0].shape[:1]
     count = tf.shape(tf.nest.flatten(arguments)[0])[0]
@@ -107,7 +111,7 @@ def _each(function, arguments, parallel):
     results = results.map(numbered, num_parallel_calls=parallel if parallel > 1 else None)
     specs = results.element_spec
     nothing = tf.nest.map_structure(lambda spec: tf.zeros([0, *spec.shape], spec.dtype), specs)
-    found = results.ignore_errors().batch(tf.cast(count, tf.int64))
+    found = results.ignore_errors().batch(tf.maximum(tf.cast(count, tf.int64), 1))
     options = tf.data.Options()
     options.deterministic = True
     found = found.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1).with_options(options)

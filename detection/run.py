@@ -120,7 +120,7 @@ def backbones(folder: Path) -> list[tuple]:
     run, given = flags.FLAGS["pretrain_run"].value, flags.FLAGS["export"].value
     if run:
         return [
-            (name, folder / name, ("la_tf.export", f"--model_dir={run}", f"--step={step}"))
+            (name, folder / name, ("la_tf.export", f"--model_dir={run}", f"--step={step}", "--nobank"))
             for name, step in ((f"step-{step:08d}", step) for step in steps_of(run, folder))
         ]
     if given:

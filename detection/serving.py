@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from data import decoding
+from data.encoded import decoded
 from data.errors import UserError
 from detection.config import DataOptions
 from detection.faster_rcnn import Found
@@ -29,7 +29,6 @@ BOXES = (
     "a box is x1, y1, x2, y2 in px of the original picture, turned upright where EXIF says so; the first pixel is 0, "
     "both corners belong to it: the box's width is x2 - x1 + 1"
 )
-UNREADABLE = "is cut short, damaged or no picture (JPEG, PNG, GIF, still WebP and BMP are read)"
 TOLERANCE = 1e-4  # px, and of a score
 
 
@@ -67,17 +66,6 @@ def detection_of(model, data: DataOptions, classes):
         }
 
     return detect
-
-
-def decoded(data, place):
-    """Returns the picture in the bytes `data`, uint8 `[h, w, 3]`; raises InvalidArgumentError naming its `place`."""
-    # A decoder that fails would fail the whole call with words of its own: here its picture is missing instead.
-    nothing = tf.data.Dataset.from_tensors(tf.zeros([0, 0, 3], tf.uint8))
-    pictures = tf.data.Dataset.from_tensors(data).map(decoding.decode).ignore_errors()
-    picture = pictures.concatenate(nothing).take(1).get_single_element()
-    message = tf.strings.format(f"image_bytes[{{}}]: {UNREADABLE}", place)
-    with tf.control_dependencies([tf.debugging.Assert(tf.size(picture) > 0, [message])]):
-        return tf.ensure_shape(tf.identity(picture), [None, None, 3])
 
 
 def _batch_of_one(picture, data):

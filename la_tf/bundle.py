@@ -1,9 +1,10 @@
 """The one-folder export: what serving, evaluation, search and detection all take as `--export`.
 
-saved_model.pb, variables/   signatures `embed` (the default) and `features`, float images [B, H, W, 3] in [0, 1]
+saved_model.pb, variables/   signatures `embed` (the default), `embed_bytes`, `features`, `nearest`: see `serving.py`
 backbone.weights.h5          every weight of the embedder under its own name
 backbone.json                architecture, endpoints, strides, freeze groups, preprocessing, step, versions
 self_check.npz               a picture, and what the network makes of it
+model_card.json, .md         all of this for people: data, method, metrics, preprocessing, limits (`model_card.py`)
 """
 
 import json
@@ -17,20 +18,33 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from data import augment, encoded
 from data.errors import UserError
+from la_tf import model_card
+from la_tf.nearest_rows import nearest_rows
+from la_tf.serving import NearestRows, picture_functions
 from models.backbone import backbone_from_architecture
 from models.precision import computing_in_float32
 
 FORMAT = 1
 WEIGHTS = "backbone.weights.h5"
 TOLERANCE = 1e-4  # of the self-check, relative to the largest activation: kernels differ between machines
+CHECKED = 10  # neighbours
+# Signature -> what the self-check asks it, and where its answer is stored. Older exports have the first alone.
+QUESTIONS = {
+    "embed": ("embedding", lambda stored: {"images": stored["picture"]}),
+    "embed_bytes": ("embedding_of_bytes", lambda stored: {"image_bytes": [stored["image_bytes"].tobytes()]}),
+    "nearest": ("similarities", lambda stored: {"embedding": stored["embedding"], "neighbors": CHECKED}),
+}
 
 
-def write(folder, embedder, step, **facts):
+def write(folder, embedder, step, *, view=None, bank="none was given", data=None, licence=None, **facts):
     """Writes the export of `embedder` to `folder`, whole or not at all; returns the folder.
 
-    It computes in float32 whatever the precision of `embedder`. facts (JSON-able) are added to backbone.json. Raises
-    FileExistsError when the folder is there.
+    It computes in float32 whatever the precision of `embedder`. view: the `data.encoded.View` in which encoded pictures
+    are seen; None: that of photographs. bank: a `serving.Bank`, or why there is none, in words. data, a
+    `data.manifest.summary`, and licence, that of the weights in words, are for the model card. facts (JSON-able) are
+    added to backbone.json. Raises FileExistsError when the folder is there.
     """
     folder = Path(folder)
     if folder.exists():
@@ -38,16 +52,38 @@ def write(folder, embedder, step, **facts):
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
+    try:
+        _write(temporary, embedder, step, view, bank, data, licence, facts)
+        os.rename(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _write(folder, embedder, step, view, bank, data, licence, facts):
+    view = view or encoded.View(embedder.backbone.preprocessing.image_size)
     with computing_in_float32(embedder):
-        signatures, checked = _signatures(embedder), self_check(embedder)
-    tf.saved_model.save(serving_module(embedder), str(temporary), signatures=signatures)
-    with h5py.File(temporary / WEIGHTS, "w") as file:
+        signatures, checked = dict(_signatures(embedder, view)), self_check(embedder, view)
+    module = serving_module(embedder)
+    if isinstance(bank, str):
+        of_bank = model_card.no_bank(bank)
+    elif not bank.written.any():
+        of_bank = model_card.no_bank("none of its rows is written yet")
+    else:
+        module.bank = NearestRows(bank)
+        signatures["nearest"] = module.bank.concrete_function()
+        checked["similarities"], _ = nearest_rows(checked["embedding"], bank.rows, CHECKED, bank.written)
+        of_bank = model_card.bank_facts(
+            bank.written, bank.rows.shape[1], facts.get("config", {}).get("bank_dtype", "float32")
+        )
+    tf.saved_model.save(module, str(folder), signatures=signatures)
+    with h5py.File(folder / WEIGHTS, "w") as file:
         for weight in embedder.weights:
             file.create_dataset(weight.path, data=weight.numpy())
-    (temporary / "backbone.json").write_text(json.dumps(describe(embedder, step, **facts), indent=1) + "\n")
-    np.savez(temporary / "self_check.npz", **checked)
-    os.rename(temporary, folder)
-    return folder
+    description = describe(embedder, step, view=view._asdict(), signatures=list(signatures), **facts)
+    (folder / "backbone.json").write_text(json.dumps(description, indent=1) + "\n")
+    np.savez(folder / "self_check.npz", **checked)
+    model_card.write(folder, model_card.model_card(description, data, of_bank, licence))
 
 
 def describe(embedder, step, **facts):
@@ -75,29 +111,31 @@ def serving_module(embedder):
     return module
 
 
-def _signatures(embedder):
-    """Returns the SavedModel signatures; traced once an embedder, for exports can come every epoch."""
-    if not hasattr(embedder, "serving_signatures"):
-        images = tf.TensorSpec((None, None, None, 3), tf.float32, name="images")
-        embed = tf.function(lambda images: {"embedding": embedder(images, training=False)}, [images])
-        features = tf.function(lambda images: embedder.backbone.model(images, training=False), [images])
-        embedder.serving_signatures = {
-            "serving_default": embed.get_concrete_function(),
-            "embed": embed.get_concrete_function(),
-            "features": features.get_concrete_function(),
-        }
+def _signatures(embedder, view):
+    """Returns the SavedModel signatures for pictures; traced once an embedder, for exports can come every epoch."""
+    if getattr(embedder, "serving_view", None) != view:
+        embedder.serving_view, embedder.serving_signatures = view, picture_functions(embedder, view)
     return embedder.serving_signatures
 
 
-def self_check(embedder):
-    """Returns a picture `[1, S, S, 3]` of fixed noise, the backbone's last endpoint by its name, and its embedding."""
+def self_check(embedder, view):
+    """Returns a picture `[1, S, S, 3]` of fixed noise, the backbone's last endpoint by its name, and its embedding.
+
+    And `image_bytes`, a PNG file as uint8, with the embedding of what is seen of it in an `encoded.View`.
+    """
     backbone = embedder.backbone
     size = backbone.preprocessing.image_size
-    picture = np.random.default_rng(0).random((1, size, size, 3), dtype=np.float32)
+    rng = np.random.default_rng(0)
+    picture = rng.random((1, size, size, 3), dtype=np.float32)
+    file = rng.integers(0, 256, (*encoded.unscaled_size(view), 3), np.uint8)
+    seen = augment.evaluation_view(file[None], view.kind, size)  # without decoding, and as quick as an epoch wants it
+    embedding, of_bytes = np.split(embedder(tf.concat([picture, seen], axis=0), training=False), 2)
     return {
         "picture": picture,
         backbone.last: backbone.model(picture, training=False)[backbone.last].numpy(),
-        "embedding": embedder(picture, training=False).numpy(),
+        "embedding": embedding,
+        "image_bytes": np.frombuffer(tf.io.encode_png(file).numpy(), np.uint8),
+        "embedding_of_bytes": of_bytes,
     }
 
 
@@ -160,12 +198,17 @@ def _datasets(file):
 
 
 def check_serving(folder):
-    """Runs the stored picture through the SavedModel; raises UserError when the embedding is not what was stored."""
-    signature = tf.saved_model.load(str(folder)).signatures["embed"]
+    """Asks the SavedModel for what was stored; raises UserError naming a signature that answers something else."""
+    loaded = tf.saved_model.load(str(folder))
     with np.load(Path(folder) / "self_check.npz", allow_pickle=False) as stored:
-        found, wanted = signature(images=tf.constant(stored["picture"]))["embedding"].numpy(), stored["embedding"]
-    if not np.abs(found - wanted).max() <= TOLERANCE:
-        raise UserError(f"--export={folder}: the SavedModel's embedding is not the one that was stored; export again")
+        for name, (answer, question) in QUESTIONS.items():
+            if answer in stored.files:
+                arguments = {key: tf.constant(value) for key, value in question(stored).items()}
+                found = loaded.signatures[name](**arguments)["similarities" if name == "nearest" else "embedding"]
+                if not np.abs(found - stored[answer]).max() <= TOLERANCE:
+                    raise UserError(
+                        f"--export={folder}: `{name}` of the SavedModel does not give what was stored; export again"
+                    )
 
 
 def check(backbone, folder):

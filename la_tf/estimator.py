@@ -14,6 +14,7 @@ from la_tf import bundle, checkpoints
 from la_tf.callbacks import EventFolder
 from la_tf.knn import embed
 from la_tf.replicas import Replicas
+from la_tf.serving import Bank
 from la_tf.specs import InputContext, ModeKeys
 from la_tf.training_loop import TrainingLoop
 
@@ -189,9 +190,17 @@ class Estimator:
             for index, embedding in zip(indices, embeddings, strict=True):
                 yield {"index": int(index), "embedding": embedding}
 
-    def export_saved_model(self, folder, **facts):
-        """Writes the one-folder export of the current model to `folder`; facts go into backbone.json."""
-        return bundle.write(folder, self.model.embedder, step=self.step, **facts)
+    def export_saved_model(self, folder, with_bank=False, **facts):
+        """Writes the one-folder export of the current model to `folder`; `bundle.write` takes the facts.
+
+        with_bank: its memory bank as well, unless other processes have rows of it; the model card says so.
+        """
+        bank = f"python -m la_tf.export --model_dir={self.config.model_dir} makes an export with it"
+        if with_bank and len(self.model.pictures.here) < self.model.pictures.size:
+            bank = f"its rows were spread over processes: {bank}"
+        elif with_bank:
+            bank = Bank(*self.model.bank.own_rows()[1:])
+        return bundle.write(folder, self.model.embedder, step=self.step, bank=bank, **facts)
 
     def _newest_arrays(self):
         if not self.latest_checkpoint():

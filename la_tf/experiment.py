@@ -325,9 +325,15 @@ class Experiment:
 
     def exporters(self):
         """Returns the exporters that --exporters names."""
+        from data import encoded
         from la_tf.exporters import BestExporter, FinalExporter, LatestExporter
 
-        folder, facts = self.config.run.model_dir, {"config": self.identity()}
+        folder, image_size = self.config.run.model_dir, self.config.data.image_size
+        facts = {
+            "config": self.identity(),
+            "data": manifest.summary(manifest.manifest(self.dataset)),
+            "view": encoded.view_of(self.train, image_size),
+        }
         made = {
             "latest": lambda: LatestExporter(folder, facts=facts),
             "best": lambda: BestExporter(folder, *self.monitor, facts=facts),

@@ -1,4 +1,7 @@
-"""Exports a run's embedder to one folder: python -m la_tf.export --model_dir=runs/quickstart [--step=N] [--out=DIR]"""
+"""Exports a run's embedder to one folder: python -m la_tf.export --model_dir=runs/quickstart [--step=N] [--out=DIR]
+
+With the memory bank, so that the nearest training pictures can be asked for; --nobank leaves it out.
+"""
 
 import sys
 import time
@@ -6,7 +9,7 @@ from pathlib import Path
 
 from absl import flags
 
-from data import cli
+from data import cli, manifest
 from data.errors import UserError
 from la_tf import checkpoints, model_dir
 from la_tf.experiment import stored_config
@@ -14,6 +17,8 @@ from la_tf.experiment import stored_config
 flags.DEFINE_string("model_dir", None, "The run to export.")
 flags.DEFINE_integer("step", None, "The checkpoint to export. Default: the newest.")
 flags.DEFINE_string("out", None, "The folder to make. Default: MODEL_DIR/export/manual/<time>.")
+flags.DEFINE_boolean("bank", True, "Whether the memory bank (4 D bytes a training picture) is part of it: `nearest`.")
+flags.DEFINE_string("licence", None, "Of the weights, for the model card, e.g. CC-BY-4.0. Default: not stated.")
 
 
 def main():
@@ -27,14 +32,32 @@ def main():
     if out.exists():
         raise UserError(f"--out={out}: exists already; choose a new folder")
     cli.load_tensorflow()
+    from data.encoded import stored_view
     from la_tf import bundle
     from la_tf.embedding import embedder_for
+    from la_tf.serving import Bank
     from models.backbone import describe
 
     embedder = embedder_for(config)
     checkpoints.fill(embedder.weights, checkpoint)
     state = checkpoints.read_state(checkpoint)
-    bundle.write(out, embedder, state["step"], metrics=state["logs"], config=model_dir.stored_identity(folder))
+    if flags.FLAGS["bank"].value:
+        with checkpoints.read_arrays(checkpoint) as arrays:
+            bank = Bank(arrays["memory_bank/rows"], arrays["memory_bank/written"])
+    else:
+        bank = "left out by --nobank"
+    pictures = model_dir.read_json(Path(folder) / manifest.FILE)
+    bundle.write(
+        out,
+        embedder,
+        state["step"],
+        view=stored_view(pictures, config.data.image_size),
+        bank=bank,
+        data=manifest.summary(pictures),
+        licence=flags.FLAGS["licence"].value,
+        metrics=state["logs"],
+        config=model_dir.stored_identity(folder),
+    )
     bundle.load_backbone(out)  # what was written can be read, and gives what it gave
     bundle.check_serving(out)
     print(describe(embedder.backbone), file=sys.stderr)

@@ -12,6 +12,7 @@ class Exporter:
     """Writes exports of an Estimator to `model_dir/export/<name>/<seconds since 1970>/`."""
 
     name = "latest"
+    with_bank = False  # a row for each training picture: too much to write every epoch
 
     def __init__(self, model_dir, keep=5, facts=None):
         self.folder = Path(model_dir) / "export" / self.name
@@ -28,7 +29,9 @@ class Exporter:
             return None
         remove_folders(self.folder.glob(".[0-9]*"))  # of a process that was killed while exporting
         stamp = max(int(time.time()), *(int(path.name) + 1 for path in self.exported()), 0)
-        folder = estimator.export_saved_model(self.folder / str(stamp), metrics=_numbers(metrics), **self.facts)
+        folder = estimator.export_saved_model(
+            self.folder / str(stamp), with_bank=self.with_bank, metrics=_numbers(metrics), **self.facts
+        )
         remove_folders(self.exported()[: -self.keep])
         return folder
 
@@ -42,9 +45,10 @@ class LatestExporter(Exporter):
 
 
 class FinalExporter(Exporter):
-    """Exports once, when training is over."""
+    """Exports once, when training is over; with the memory bank."""
 
     name = "final"
+    with_bank = True
 
     def wanted(self, metrics, finished):
         """True at the end."""

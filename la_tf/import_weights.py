@@ -50,7 +50,7 @@ def main():
         raise UserError(f"--weights={str(error).splitlines()[0]}") from None
     imported = {"source": source, "file": Path(weights).name, "sha256": sha256(files_of(source, weights))}
     try:
-        bundle.write(out, embedder, step, imported=imported)
+        bundle.write(out, embedder, step, bank="these weights came without one", imported=imported)
     except OSError as error:
         raise UserError(f"--out={out}: cannot be written ({error.strerror}); choose another folder") from None
     bundle.load_backbone(out)  # what was written can be read, and gives what it gave

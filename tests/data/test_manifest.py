@@ -32,7 +32,9 @@ def test_the_file_says_what_each_row_is(folder, tmp_path):
     assert content == written
     train = content["splits"]["train"]
     assert train["count"] == 6 and train["names"][3] == "train/bee/0.png" and len(train["fingerprint"]) == 64
-    assert content["class_names"] == ["ant", "bee"] and content["kind"] == "photo"
+    assert (
+        content["class_names"] == ["ant", "bee"] and content["kind"] == "photo" and content["common_size"] == [20, 20]
+    )
     assert os.listdir(tmp_path / "run") == ["dataset.json"]  # no temporary file is left
 
 

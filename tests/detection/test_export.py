@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from data import encoded as encoded_pictures
 from data.errors import UserError
 from detection import serving
 from detection.config import DataOptions
@@ -121,7 +122,7 @@ def test_what_cannot_be_read_is_named_by_its_place_and_the_next_call_works(detec
     broken = bad()[name][0]
     with pytest.raises(tf.errors.InvalidArgumentError) as raised:
         detect([pictures["plain"], pictures["tiny"], broken, pictures["tall"], b""])
-    assert f"image_bytes[2]: {serving.UNREADABLE}" in raised.value.message
+    assert f"image_bytes[2]: {encoded_pictures.UNREADABLE}" in raised.value.message
     assert detect([pictures["plain"]])["count"][0] > 0
 
 
@@ -177,7 +178,7 @@ def test_it_works_in_a_process_that_knows_nothing_of_us(made, folder, evaluated,
     program = [sys.executable, "-c", ELSEWHERE, export, tmp_path / "found.npz", *files]
     process = subprocess.run([*map(str, program)], cwd=tmp_path, env=clean, capture_output=True, text=True, timeout=300)
     assert process.returncode == 0, process.stdout + process.stderr
-    assert f"image_bytes[3]: {serving.UNREADABLE}" in process.stdout
+    assert f"image_bytes[3]: {encoded_pictures.UNREADABLE}" in process.stdout
     with np.load(tmp_path / "found.npz") as found:
         assert_as_evaluated(found, evaluated)
 

@@ -101,7 +101,15 @@ def test_metrics_and_facts_go_into_the_export(tmp_path):
     estimator = Estimator()
     exporter = FinalExporter(tmp_path, facts={"config": {"tau": 0.1}})
     exporter.export(estimator, {"loss": 0.5, "phase": "la", "step": 3, "odd": object()}, True)
-    assert estimator.facts == [{"metrics": {"loss": 0.5, "phase": "la", "step": 3}, "config": {"tau": 0.1}}]
+    metrics = {"loss": 0.5, "phase": "la", "step": 3}
+    assert estimator.facts == [{"metrics": metrics, "config": {"tau": 0.1}, "with_bank": True}]
+
+
+def test_the_last_export_alone_has_the_memory_bank(tmp_path):
+    estimator = Estimator()
+    for exporter in (LatestExporter(tmp_path), best(tmp_path), FinalExporter(tmp_path)):
+        exporter.export(estimator, {"knn": 0.5}, True)
+    assert [facts["with_bank"] for facts in estimator.facts] == [False, False, True]
 
 
 def test_a_folder_half_written_by_another_process_is_no_export(tmp_path):

@@ -147,11 +147,17 @@ def test_the_other_methods_are_the_same_on_two_replicas(tmp_path, method, settin
 
 
 def test_a_run_of_several_processes_is_looked_at_by_one(tmp_path, begun):
-    folder = gone_on(begun, tmp_path / "run", steps=22, setting="multiworker-2-sharded")
+    folder = gone_on(begun, tmp_path / "run", "--exporters=final", steps=22, setting="multiworker-2-sharded")
     for main in ("la_tf.export", "la_tf.analyze", "la_tf.evaluate"):
         done = programs.run(main, f"--model_dir={folder}")
         assert done.returncode == 0, done.stderr[-3000:]
         assert json.loads(done.stdout.splitlines()[-1])
+    banks = {
+        name: json.loads(next(folder.glob(f"export/{name}/*/model_card.json")).read_text())["bank"]
+        for name in ("final", "manual")
+    }
+    assert "its rows were spread over processes" in banks["final"]["why"]
+    assert banks["manual"]["of"] == len(arrays(folder)["memory_bank/rows"]) == 1437
 
 
 def test_a_search_in_cells_is_checked_and_the_same_on_two_replicas(tmp_path):

@@ -68,7 +68,8 @@ def test_a_run_leaves_what_the_contract_promises(finished):
     assert list(folder.glob("events.out.tfevents.*"))
     (export,) = (folder / "export" / "final").iterdir()
     assert {path.name for path in export.iterdir()} >= {
-        "saved_model.pb", "variables", "backbone.weights.h5", "backbone.json", "self_check.npz",
+        "saved_model.pb", "variables", "backbone.weights.h5", "backbone.json", "self_check.npz", "model_card.json",
+        "model_card.md",
     }  # fmt: skip
     config = json.loads((folder / "config.json").read_text())
     assert config["identity"]["clusters"] == 40 and config["identity"]["image_size"] == 8
@@ -133,12 +134,22 @@ def test_another_identity_is_refused_and_the_key_named(finished):
 def test_the_exported_folder_serves_and_can_be_made_again(finished, tmp_path):
     folder, process = finished
     result_of(process)
-    out = tmp_path / "again"
+    out, small = tmp_path / "again", tmp_path / "small"
     assert result_of(run("la_tf.export", f"--model_dir={folder}", f"--out={out}"))["step"] == STEPS
-    first, again = (
-        json.loads((path / "backbone.json").read_text()) for path in (next(folder.glob("export/final/*")), out)
-    )
+    result_of(run("la_tf.export", f"--model_dir={folder}", f"--out={small}", "--nobank", "--licence=CC-BY-4.0"))
+    final, best = (next(folder.glob(f"export/{name}/[0-9]*")) for name in ("final", "best"))
+    first, again, without = (json.loads((path / "backbone.json").read_text()) for path in (final, out, small))
     assert first["architecture"] == again["architecture"] and first["step"] == again["step"] == STEPS
+    assert first["view"] == again["view"] == {"image_size": 8, "kind": "digits", "common_size": [8, 8]}
+    assert {*first["signatures"]} == {*again["signatures"]} == {*without["signatures"], "nearest"}
+    cards = [json.loads((path / "model_card.json").read_text()) for path in (final, out, small, best)]
+    for card in cards:
+        assert card["data"]["train_images"] == 1437 and card["method"]["name"] == "la"
+    written = int(last_arrays(folder)["memory_bank/written"].sum())
+    assert [card["bank"].get("rows") for card in cards] == [written, written, None, None]
+    assert "--nobank" in cards[2]["bank"]["why"] and f"la_tf.export --model_dir={folder}" in cards[3]["bank"]["why"]
+    assert [card["licence"]["weights"] for card in cards][2] == "CC-BY-4.0"
+    assert {**cards[0], "exported": None} == {**cards[1], "exported": None}
     refused = run("la_tf.export", f"--model_dir={folder}", "--step=7")
     assert refused.returncode == 1 and "--step=7" in refused.stderr and str(STEPS) in refused.stderr
 
