@@ -44,6 +44,7 @@ def sheet_of(folder, count=3, nearest=11):
     from la_tf import subject
     from la_tf.knn import embeddings, knn_votes
     from la_tf.nearest_rows import nearest_rows
+    from la_tf.retrieval import successes_and_failures
     from la_tf.scores import decide
 
     dataset, train = experiment.dataset, experiment.train
@@ -58,10 +59,8 @@ def sheet_of(folder, count=3, nearest=11):
     labels = np.where(written, train.labels, -1)
     about = f"{len(queries)} pictures of {split}"
     if (labels >= 0).any() and (truth >= 0).any() and dataset.test:
-        predicted, confidence = decide(
-            knn_votes(queries, bank, labels, tau=experiment.config.method.tau, classes=dataset.class_count)
-        )
-        chosen = confident_and_not(predicted, confidence, truth, count)
+        votes = knn_votes(queries, bank, labels, tau=experiment.config.method.tau, classes=dataset.class_count)
+        chosen, confidence = np.concatenate(successes_and_failures(votes, truth, count)), decide(votes)[1]
         about = f"Of {about}: the most confident successes of kNN, then its least confident failures; "
         about += "blue: of the picture's class, orange: of another."
     else:
@@ -85,27 +84,6 @@ def sheet_of(folder, count=3, nearest=11):
         query_shown = Shown(thumbnail(split, row, SIDE), _title(dataset, split, row), sure)
         rows.append((query_shown, tuple(shown)))
     return Sheet(tuple(rows), about)
-
-
-def confident_and_not(predicted, confidence, truth, count):
-    """Returns `count` queries told rightly, the most confident first, then `count` told wrongly, the least first.
-
-    Of either kind each of another class as long as there are enough; all arrays are `[Q]`, unknown truth is -1.
-    """
-    known, right = truth >= 0, predicted == truth
-    return [
-        *_of_many_classes(np.flatnonzero(known & right), -confidence, truth, count),
-        *_of_many_classes(np.flatnonzero(known & ~right), confidence, truth, count),
-    ]
-
-
-def _of_many_classes(candidates, key, truth, count):
-    ordered = candidates[np.argsort(key[candidates], kind="stable")]
-    turns, seen = [], {}
-    for query in ordered:
-        seen[truth[query]] = seen.get(truth[query], 0) + 1
-        turns.append(seen[truth[query]])
-    return ordered[np.argsort(turns, kind="stable")][:count]
 
 
 def _title(dataset, split, row):

@@ -224,6 +224,7 @@ def test_damaged_embeddings_are_told(tmp_path, embedder):
         EmbeddedPictures(tmp_path / "pile")
 
 
+@pytest.mark.slow
 def test_a_killed_command_goes_on(tmp_path, export, network):
     names = [f"{number:03}.png" for number in range(300)]
     source, pictures = pile(tmp_path / "pile", names)

@@ -15,7 +15,7 @@ from la_tf import checkpoints
 from la_tf.embedding_map import Bank, Map, histograms_of
 from la_tf.memory_bank import random_unit_rows
 from la_tf.model_dir import MetricsFile, write_json
-from la_tf.neighbor_sheets import Sheet, Shown, confident_and_not
+from la_tf.neighbor_sheets import Sheet, Shown
 from la_tf.past_run import PastRun, read_run, read_runs
 from la_tf.picture_sets import PictureSet, readable
 from la_tf.report_page import Maps, differences, page_of, render, scores
@@ -239,14 +239,6 @@ def test_how_far_a_run_is(tmp_path):
 def test_folders_of_the_same_name_go_by_their_paths(tmp_path):
     folders = [written_run(tmp_path / parent / "run") for parent in "ab"]
     assert [run.name for run in read_runs([*folders, written_run(tmp_path / "c")])] == [*map(str, folders), "c"]
-
-
-def test_sheets_show_confident_successes_and_unconfident_failures():
-    truth = np.array([0, 0, 1, 1, 0, 1, -1])
-    predicted = np.array([0, 0, 1, 0, 1, 0, 0])
-    confidence = np.array([0.9, 0.8, 0.7, 0.5, 0.4, 0.3, 0.99])
-    # Right: 0 (0.9), then 2, of another class, before 1; wrong: 5 (0.3), then 4, of another class.
-    assert [*map(int, confident_and_not(predicted, confidence, truth, 2))] == [0, 2, 5, 4]
 
 
 def test_names_that_are_no_text_can_be_shown():

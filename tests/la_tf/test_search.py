@@ -57,6 +57,7 @@ def test_the_index_is_built_beside_the_export(made):
         assert [line["name"] for line in csv.DictReader(file)] == [str(folder / "pile" / "broken.png")]
 
 
+@pytest.mark.slow
 def test_neighbours_are_those_of_the_network_and_are_drawn(made, network):
     folder, export, pictures, _ = made
     queries = [folder / "pile" / NAMES[-1], folder / "a,b.png"]  # one of the index, one of its own
@@ -79,6 +80,7 @@ def test_neighbours_are_those_of_the_network_and_are_drawn(made, network):
     assert os.listdir(sheet.parent) == ["sheet.png"]
 
 
+@pytest.mark.slow
 def test_pictures_are_added_once(made, tmp_path):
     folder, export, _, _ = made
     index = f"--index={tmp_path / 'index'}"
@@ -93,6 +95,7 @@ def test_pictures_are_added_once(made, tmp_path):
     assert [again[name] for name in ("added", "bad", "size")] == [0, 1, 23]  # the broken one is tried again
 
 
+@pytest.mark.slow
 def test_refusals_of_what_is_there(made, tmp_path):
     folder, export, _, _ = made
     image = f"--image={folder / 'pile' / '00.png'}"
