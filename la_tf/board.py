@@ -11,7 +11,7 @@ from data.pipeline import views_of
 from data.sources import evenly_spaced
 from la_tf import projector, tiles
 from la_tf.clustering import UNASSIGNED
-from la_tf.nearest_rows import nearest_rows
+from la_tf.nearest_rows import nearest_others
 
 SHEET, NEAREST = 6, 9  # pictures on a sheet, and neighbours of each
 AUGMENTED_EPOCHS = 8  # whose views are shown
@@ -96,7 +96,7 @@ class Board(keras.callbacks.Callback):
 
     def _sheet(self, first, rows, written, here):
         queries = here[evenly_spaced(len(here), SHEET)]
-        similarity, nearest = _without_themselves(*nearest_rows(rows[queries], rows, NEAREST + 1, written), queries)
+        similarity, nearest = nearest_others(rows, queries, NEAREST, written)
         pictures, captions = [], []
         for query, row_similarity, row in zip(queries, similarity, nearest, strict=True):
             images = first + np.array([query, *row])
@@ -152,8 +152,7 @@ def similarities(rows, written, images, labels=None, k=None):
     a cluster with it in any clustering.
     """
     count = max(DENSEST, k or 0)
-    similarity, indices = nearest_rows(rows[images], rows, count + 1, written)
-    similarity, _ = _without_themselves(similarity, indices, images)
+    similarity, _ = nearest_others(rows, images, count, written)
     found = {"nearest": similarity[:, :DENSEST].ravel()}
     if k is not None:
         found["background"] = similarity[:, : k - 1].ravel()  # the image itself is one of the k
@@ -167,14 +166,6 @@ def _shares_a_cluster(labels, image):
     shares = ((labels == labels[image]) & (labels[image] != UNASSIGNED)).any(axis=1)
     shares[image] = False
     return shares
-
-
-def _without_themselves(similarity, indices, images):
-    """Returns both `[n, K]` less a column: the image itself, or the last one where it is not among them."""
-    keep = indices != np.asarray(images)[:, None]
-    keep[keep.all(axis=1), -1] = False
-    shape = (len(indices), indices.shape[1] - 1)
-    return similarity[keep].reshape(shape), indices[keep].reshape(shape)
 
 
 def cluster_sizes(labels):

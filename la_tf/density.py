@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from la_tf.nearest_rows import QUERIES, nearest_rows
+from la_tf.nearest_rows import QUERIES, nearest_others
 from la_tf.resolve import BACKGROUND_SHARE, LEAST_BACKGROUND
 
 LOCAL, BACKGROUND = 30, (1000, 4096)  # ranks of the paper's neighbours, on ImageNet; the image itself has none
@@ -39,10 +39,8 @@ def densities(rows, of_ranks, progress=iter):
     local, background = np.empty(len(rows)), np.empty(len(rows))
     for start in progress(range(0, len(rows), QUERIES)):
         part = slice(start, min(start + QUERIES, len(rows)))
-        similarities, found = nearest_rows(rows[part], rows, of_ranks.last + 1)
-        itself = found == np.arange(part.start, part.stop)[:, None]
-        itself[~itself.any(axis=1), -1] = True  # behind so many copies that it is not among them
-        others = similarities[~itself].reshape(len(found), of_ranks.last).astype(np.float64)
+        others, _ = nearest_others(rows, np.arange(part.start, part.stop), of_ranks.last)
+        others = others.astype(np.float64)
         local[part] = others[:, : of_ranks.local].mean(axis=1)
         background[part] = others[:, of_ranks.first - 1 :].mean(axis=1)
     return local, background

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from la_tf import checkpoints
-from la_tf.nearest_rows import nearest_rows
+from la_tf import checkpoints, density
+from la_tf.nearest_rows import nearest_others
 
 NEAREST = 10
 COMPONENTS = 50  # that t-SNE sees: distances in all D cost more and say the same
@@ -73,7 +73,7 @@ def map_of(bank, sample, seed=0):
     nearest = np.full((len(sample), NEAREST), -1, np.int32)
     similarities = np.full((len(sample), NEAREST), np.nan, np.float32)
     places[there] = in_the_plane(rows, seed)
-    found, others = _nearest_others(rows, NEAREST)
+    found, others = nearest_others(rows, np.arange(len(rows)), NEAREST)
     nearest[there, : others.shape[1]] = there[others]
     similarities[there, : found.shape[1]] = found
     return Map(places, nearest, similarities)
@@ -105,29 +105,14 @@ def in_the_plane(rows, seed=0):
 def histograms_of(bank, bins=60, seed=0):
     """Returns the Histograms of a `Bank`'s similarities, over HISTOGRAM_QUERIES of its written rows; None for under 64.
 
-    Near are the 30 nearest, far the 1,000th to the 4,096th (the paper's Figure 2); of fewer than 16,384 rows the
-    sixteenth to the fourth part of them, which is the same at 16,384.
+    Near are the 30 nearest, far those of `density.ranks` (the paper's Figure 2).
     """
     rows = bank.rows[bank.written]
     if len(rows) < 64:
         return None
-    first, last = (1000, 4096) if len(rows) >= 4 * 4096 else (len(rows) // 16, len(rows) // 4)
-    queries = sampled(len(rows), HISTOGRAM_QUERIES, seed)
-    found, _ = _nearest_others(rows, last, queries)
-    near, far = found[:, : min(30, first - 1)], found[:, first - 1 : last]
+    local, first, last = density.ranks(len(rows))
+    found, _ = nearest_others(rows, sampled(len(rows), HISTOGRAM_QUERIES, seed), last)
+    near, far = found[:, :local], found[:, first - 1 :]
     edges = np.linspace(min(float(far.min()), 0.0), 1.0, bins + 1)
     shares = [np.histogram(np.clip(part, edges[0], 1), edges)[0] / part.size for part in (near, far)]
     return Histograms(edges, *shares, (1, near.shape[1]), (first, last))
-
-
-def _nearest_others(rows, count, queries=None):
-    """Returns similarities and indices `[Q, K]` of the nearest other rows of rows `queries` `[Q]` (None: of all).
-
-    K is `count`, or all others if that is less.
-    """
-    queries = np.arange(len(rows)) if queries is None else queries
-    count = min(count, len(rows) - 1)
-    found, indices = nearest_rows(rows[queries], rows, count + 1)
-    itself = indices == queries[:, None]
-    itself[~itself.any(axis=1), -1] = True  # among many equal rows it may not be one of its own nearest: the last goes
-    return tuple(part[~itself].reshape(len(queries), count) for part in (found, indices))

@@ -29,6 +29,19 @@ def nearest_rows(queries, bank, neighbors, eligible=None):
     return _similarities_and_rows(_nearest_keys(queries, bank, neighbors, eligible))
 
 
+def nearest_others(rows, images, neighbors, eligible=None):
+    """Returns what `nearest_rows` does for the rows `[N, D]` at `images` `[Q]`, each itself left out (not its copies).
+
+    K is `neighbors`, or one less than there are eligible rows if that is less.
+    """
+    images = np.asarray(images)
+    similarities, found = nearest_rows(rows[images], rows, neighbors + 1, eligible)
+    keep = found != images[:, None]
+    keep[keep.all(axis=1), -1] = False  # behind so many copies that it is not among them
+    shape = (len(images), max(found.shape[1] - 1, 0))
+    return similarities[keep].reshape(shape), found[keep].reshape(shape)
+
+
 def nearest_of_all(queries, bank, neighbors, eligible=None, first=0, processes=ALONE):
     """Returns the same of a bank that is spread over `processes`, to all of them; they have the same queries.
 

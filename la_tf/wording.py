@@ -124,8 +124,10 @@ class Wording:
                 if of == protocol and len(values) == 1:
                     in_all = all(f"{protocol}.{setting}" in entry.fields for entry in found)
                     (everywhere if in_all else somewhere)[setting] = next(iter(values.values()))
-            rest = f"; where it applies: {_listed(somewhere)}" if somewhere else ""
-            yield f"{TITLES[protocol]}, here: {_listed(everywhere)}{rest}."
+            said = [_listed(everywhere)] if everywhere else []
+            said += [f"where it applies: {_listed(somewhere)}"] if somewhere else []
+            if said:
+                yield f"{TITLES[protocol]}, here: {'; '.join(said)}."
 
     def _feature_notes(self):
         """How many features the readouts saw."""

@@ -60,8 +60,8 @@ def test_histograms_against_numpy():
     similarity = given.rows.astype(np.float64) @ given.rows.T.astype(np.float64)
     np.fill_diagonal(similarity, -np.inf)
     ordered = -np.sort(-similarity, axis=1)
-    assert (found.near_ranks, found.far_ranks) == ((1, 11), (12, 50))
-    for shares, part in ((found.near, ordered[:, :11]), (found.far, ordered[:, 11:50])):
+    assert (found.near_ranks, found.far_ranks) == ((1, 30), (31, 128))  # as in the figure of la_tf.analyze
+    for shares, part in ((found.near, ordered[:, :30]), (found.far, ordered[:, 30:128])):
         np.testing.assert_allclose(shares, np.histogram(part, found.edges)[0] / part.size, atol=1e-3)
         assert shares.sum() == pytest.approx(1)
     assert histograms_of(bank(63)) is None

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from la_tf import nearest_rows as module
-from la_tf.nearest_rows import nearest_of_all, nearest_rows
+from la_tf.nearest_rows import nearest_of_all, nearest_others, nearest_rows
 from tests.la_tf.reference import unit
 from tests.la_tf.together import shares, together
 
@@ -174,3 +174,19 @@ def test_the_nearest_of_a_bank_that_is_spread_are_those_of_the_whole(seed, sizes
 
     for found in together(processes, work):
         assert_same(found, nearest_rows(queries, bank, neighbors, eligible))
+
+
+def test_others_are_the_nearest_rows_but_for_the_image_itself():
+    rows = np.random.default_rng(3).standard_normal((40, 6)).astype(np.float32)
+    rows[7:10] = rows[6]  # copies of each other are no reason to leave a copy out
+    eligible = np.arange(40) % 5 != 0
+    images = np.array([6, 8, 21])
+    similarities, found = nearest_others(rows, images, 4, eligible)
+    exact = rows.astype(np.float64) @ rows.T.astype(np.float64)
+    for image, row_similarities, row in zip(images, similarities, found, strict=True):
+        others = [j for j in range(40) if eligible[j] and j != image]
+        wanted = sorted(others, key=lambda j: (-exact[image, j], j))[:4]
+        np.testing.assert_array_equal(row, wanted)
+        np.testing.assert_allclose(row_similarities, exact[image, wanted], rtol=1e-5)
+    assert nearest_others(rows, images, 100, eligible)[1].shape == (3, 31)
+    assert nearest_others(np.tile(rows[:1], (9, 1)), [8], 3)[1].shape == (1, 3)
