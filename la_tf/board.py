@@ -71,8 +71,7 @@ class Board(keras.callbacks.Callback):
         if len(here) < 2:
             return
         sample = here[evenly_spaced(len(here), SAMPLE)]
-        labels = getattr(self.model, "cluster_labels", None)  # of Local Aggregation, once it has begun
-        labels = self.model.pictures.read(labels) if labels is not None and self.model.aggregating else None
+        labels = self.model.clusters_here
         k = self.model.background_k if getattr(self.model, "background", None) == "knn" else None
         found = similarities(rows, written, sample, labels, k)
         with self._writing(step):
@@ -87,8 +86,8 @@ class Board(keras.callbacks.Callback):
         of = f"{here:,} rows of the memory bank" + (f" that process 0 has of {self.split.size:,}" * self._is_part())
         return (
             f"`similarity`: {sampled:,} of the {of}, evenly spaced, each with its nearest {DENSEST} rows (nearest), "
-            "with B_i (background) and with C_i (close), itself left out. `neighbors`: the first picture of a line, "
-            "then its nearest rows; blue: of its class. `cluster_sizes`: of all H clusterings."
+            "with B_i (background) and with those of its clusters (close: C_i), itself left out. `neighbors`: the "
+            "first picture of a line, then its nearest rows; blue: of its class. `cluster_sizes`: of all clusterings."
         )
 
     def _is_part(self):

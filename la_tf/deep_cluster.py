@@ -166,7 +166,7 @@ class DeepCluster(Method):
         self.features = keras.Model(embedder.inputs[0], self.whitening.input, name="features")
         self.cluster_labels = self.add_weight(
             name="cluster_labels",
-            shape=(size,),
+            shape=(size, 1),
             initializer=keras.initializers.Constant(clustering.UNASSIGNED),
             dtype="int32",
             **STATE,
@@ -205,7 +205,7 @@ class DeepCluster(Method):
         return batch["valid"] & (self._labels_of(batch) != clustering.UNASSIGNED)
 
     def _labels_of(self, batch):
-        return tf.gather(self.cluster_labels.value, batch["index"])
+        return tf.gather(self.cluster_labels.value, batch["index"])[:, 0]
 
     def project(self, features):
         """Returns unit rows `[B, p]` of features `[B, d]`: whitened, then L2."""
@@ -242,9 +242,9 @@ class DeepCluster(Method):
             size = self.cluster_labels.shape[0]
             raise UserError(f"--clusters={self.clusters}: only {len(indices)} of {size} images can be read; lower it")
         labels = clustering.cluster(embeddings, self.clusters, 1, self.seed, first=number)  # [n, 1]
-        previous = self.cluster_labels.numpy()[indices, None]
+        previous = self.cluster_labels.numpy()[indices]
         every_label = np.full(self.cluster_labels.shape, clustering.UNASSIGNED, np.int32)
-        every_label[indices] = labels[:, 0]
+        every_label[indices] = labels
         self.cluster_labels.assign(every_label)
         self.bank.fill(indices, embeddings)
         self._fresh_class_layer(number)
@@ -276,7 +276,7 @@ class DeepCluster(Method):
 
     def epoch_rows(self, epoch):
         """Returns rows `[N]` in which every cluster comes equally often (their section 3.3)."""
-        return uniform_rows(self.cluster_labels.numpy(), self.seed, epoch)
+        return uniform_rows(self.cluster_labels.numpy()[:, 0], self.seed, epoch)
 
     def warning(self, metrics):
         """Tells of clusters that have become trivial."""
@@ -301,6 +301,11 @@ class DeepCluster(Method):
         has_hidden = any(layer.name == "hidden1" for layer in self.embedder.layers)
         head = "--dc_head=a, " if has_hidden else ""
         return f"try {head}a lower --learning_rate or --embedding_dim, fewer --clusters, or --sobel for photographs"
+
+    @property
+    def clusters_here(self):
+        """The clusters of this round `[N, 1]`."""
+        return self.cluster_labels.numpy()
 
     @property
     def picture_variables(self):

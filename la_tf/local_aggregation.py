@@ -321,6 +321,12 @@ class LocalAggregation(InstanceRecognition):
             self.waiting_labels.resume(settled)
 
     @property
+    def clusters_here(self):
+        """The clusterings that C_i is made of, once the warm start is over."""
+        by_clusters = self.aggregating and hasattr(self, "cluster_labels")
+        return self.pictures.read(self.cluster_labels) if by_clusters else None
+
+    @property
     def label_variables(self):
         """The clusterings behind C_i and B_i, those that there are."""
         labels = [getattr(self, name, None) for name in ("cluster_labels", "background_labels")]

@@ -141,6 +141,11 @@ class Method(Trainable):
         self.bank.update(*whole)
 
     @property
+    def clusters_here(self):
+        """The clusters `[n, H]` int32 of the pictures whose rows this process has; None: it learns by none now."""
+        return None
+
+    @property
     def picture_variables(self):
         """The variables whose rows stand for training pictures: on another data set they mean nothing."""
         return [self.bank.rows, self.bank.written]

@@ -7,40 +7,18 @@ ivf those in the lists nearest to the query (default above 100,000 pictures); hn
 quarter of the memory. Similarities are cosines.
 """
 
-import csv
-import functools
-import io
-import os
-import shutil
-import sys
-import time
-from pathlib import Path
-
 from absl import flags
 
 from data import cli
-from data.config import DataConfig
-from data.errors import FlagError, UserError
-from la_tf import embedded_pictures, model_dir, names_file
-from la_tf.embedded_pictures import EmbeddedPictures
+from la_tf import picture_search, source_flags
+from la_tf.picture_search import KINDS
 
-_DATA = DataConfig()
-KINDS = ("flat", "ivf", "hnsw")
-SCRATCH = ".embeddings"  # in the index's folder: what is embedded and not yet in the index
-BAD = "bad_images.csv"  # those that the last --source or --add could not read
-ONLY_OF = {"lists": "ivf", "nprobe": "ivf", "links": "hnsw", "ef_search": "hnsw"}
-BUILDING = ("kind", "quantised", "lists", "links", "rebuild")
-GROWN = 4  # times as many pictures as an index was built of: its lists and bytes may no longer fit
-
-flags.DEFINE_string("export", None, "The export: a folder of la_tf.train, la_tf.export or la_tf.import_weights.")
 flags.DEFINE_string("image", None, "Query pictures, a comma between them; a name with a comma in double quotes.")
 flags.DEFINE_integer("nearest", 10, "Pictures to find for each.")
 flags.DEFINE_string("out", None, "Draws queries and what was found to this file (.png, .svg, .pdf).")
 flags.DEFINE_string("index", None, "The index's folder. Default: EXPORT/index.")
-flags.DEFINE_string("source", None, "Builds the index: folder:PATH takes all below PATH; or another form of --dataset.")
 flags.DEFINE_string("embeddings", None, "Builds the index: a folder that la_tf.embed made by the same export.")
 flags.DEFINE_string("add", None, "Adds pictures to the index: as --source.")
-flags.DEFINE_string("split", None, "Of --source, --add: train | test | all. Default: all pictures of a folder.")
 flags.DEFINE_boolean("rebuild", False, "Builds the index anew where there is one.")
 flags.DEFINE_string("kind", None, f"{' | '.join(KINDS)}. Default: flat up to 100,000 pictures, ivf above.")
 flags.DEFINE_boolean("quantised", False, "Stores a byte a component instead of four.")
@@ -48,189 +26,16 @@ flags.DEFINE_integer("lists", None, "ivf: lists. Default: 4 sqrt(N).")
 flags.DEFINE_integer("links", None, "hnsw: neighbours of a picture. Default: 16.")
 flags.DEFINE_integer("nprobe", None, "ivf: lists that are looked through. Default: found when the index is built.")
 flags.DEFINE_integer("ef_search", None, "hnsw: candidates that are kept. Default: found when the index is built.")
-flags.DEFINE_integer("batch_size", _DATA.batch_size, "Pictures that are embedded at once.")
-flags.DEFINE_integer("workers", _DATA.workers, "Parallel calls of the input pipeline; 0 chooses by itself.")
 
 NAMES = (
-    "export", "image", "nearest", "out", "index", "source", "embeddings", "add", "split", "rebuild", "kind",
-    "quantised", "lists", "links", "nprobe", "ef_search", "batch_size", "workers",
+    "image", "nearest", "out", "index", "embeddings", "add", "rebuild", "kind", "quantised", "lists", "links", "nprobe",
+    "ef_search",
 )  # fmt: skip
 
 
 def main():
     """Builds, adds and searches, whichever the flags ask for; returns what was found."""
-    value = {name: flags.FLAGS[name].value for name in NAMES}
-    check(value)
-    folder = Path(value["index"] or Path(value["export"]) / "index")
-    weights = embedded_pictures.weights_of(value["export"])
-    images = image_files(value["image"])
-    from la_tf.image_index import ImageIndex
-
-    added = {}
-    if value["source"] or value["add"] or value["embeddings"]:
-        with model_dir.locked(folder, "index", "wait for it", doing="changing the index"):
-            added = grow(folder, weights, value)
-    index = ImageIndex.open(folder, weights)
-    if index.description["kind"] != "flat" and len(index) > GROWN * index.description["built_of"]:
-        print(
-            f"{folder}: has {len(index)} pictures and was built of {index.description['built_of']}; --rebuild with all "
-            "of them for the recall it had",
-            file=sys.stderr,
-        )
-    found = {"index": str(folder), **facts(index), **added}
-    return found | (searched(index, images, value) if images else {})
-
-
-@functools.cache
-def embedder_of(export):
-    """Returns the ExportEmbedder of a folder, loaded when there is something to embed."""
-    cli.load_tensorflow()
-    from la_tf.export_embedder import ExportEmbedder
-
-    return ExportEmbedder(export)
-
-
-def check(value):
-    """Raises FlagError for flags that are wrong or do not go together."""
-    if not value["export"]:
-        raise FlagError("--export: set it to the export's folder, e.g. --export=runs/mine/export/final/1700000000")
-    DataConfig(batch_size=value["batch_size"], workers=value["workers"])
-    given = [name for name in ("source", "embeddings", "add") if value[name]]
-    if len(given) > 1:
-        raise FlagError(f"--{' and --'.join(given)}: give one of them at a time")
-    if not given and not value["image"]:
-        raise FlagError("--image: name a picture to search for; or build an index by --source, add by --add")
-    building = bool(value["source"] or value["embeddings"])
-    for name in BUILDING:
-        if value[name] and not building:
-            raise FlagError(f"--{name}: goes with --source or --embeddings, of which an index is built")
-    if value["split"] and not (value["source"] or value["add"]):
-        raise FlagError("--split: goes with --source or --add")
-    if value["kind"] is not None and value["kind"] not in KINDS:
-        raise FlagError(f"--kind={value['kind']}: choose one of {', '.join(KINDS)}")
-    if value["out"] and not value["image"]:
-        raise FlagError("--out: draws what was found for --image; name a picture")
-    for name, kind in ONLY_OF.items():
-        if value[name] is not None and value["kind"] not in (None, kind):
-            raise FlagError(f"--{name}: --kind={value['kind']} does not read it; leave it out")
-        if value[name] is not None and value[name] < 1:
-            raise FlagError(f"--{name}={value[name]}: must be at least 1")
-    if value["nearest"] < 1:
-        raise FlagError(f"--nearest={value['nearest']}: must be at least 1")
-
-
-def image_files(text):
-    """Returns the files of `--image`, one or several; raises UserError naming one that is not there."""
-    if not text:
-        return []
-    images = [text] if os.path.isfile(text) else next(csv.reader(io.StringIO(text, newline=""), skipinitialspace=True))
-    for image in images:
-        if not os.path.isfile(image):
-            raise UserError(f"--image={names_file.shown(image)}: there is no such file")
-    return images
-
-
-def grow(folder, weights, value):
-    """Builds the index, or adds what it does not have; returns how many pictures that were, and how many are bad."""
-    from la_tf.image_index import ImageIndex
-
-    old = existing(folder, weights, value)
-    scratch = folder / SCRATCH
-    if value["embeddings"]:
-        embedded = EmbeddedPictures(value["embeddings"])
-        if embedded.weights != weights:
-            raise UserError(
-                f"--embeddings={value['embeddings']}: were made by another export (weights {embedded.weights} there, "
-                f"{weights} here); embed again"
-            )
-    else:
-        flag = "source" if value["source"] else "add"
-        pictures = embedded_pictures.open_source(value[flag], value["split"], flag)
-        known, root = set(old.names) if old else (), names_file.root(pictures)
-        rows = [row for row, name in enumerate(pictures.names) if names_file.location(root, name) not in known]
-        if not rows:
-            return {"added": 0, "bad": 0}
-        embedder = embedder_of(value["export"])
-        embedded = embedder.embed(pictures, scratch, rows, value["batch_size"], value["workers"], scratch=True)
-    if (scratch / BAD).exists():
-        os.replace(scratch / BAD, folder / BAD)
-    if not (old or embedded.description["rows"]):
-        raise UserError(f"--source={value['source']}: not one picture can be read; {folder / BAD} says why")
-    sources = [(embedded.description["source"], embedded.description["split"])]
-    if old:
-        index = old.add(embedded.rows, embedded.locations, sources)
-    else:
-        chosen = {name: value[name] for name in ("kind", "quantised", "lists", "links")}
-        chosen |= {"effort": value["nprobe"] or value["ef_search"], "sources": sources}
-        started = time.monotonic()
-        index = ImageIndex.build(folder, embedded.rows, embedded.locations, weights, **chosen)
-        print(f"built in {time.monotonic() - started:.1f} s: {told(index)}", file=sys.stderr)
-    shutil.rmtree(scratch, ignore_errors=True)
-    return {"added": len(index) - (len(old) if old else 0), "bad": embedded.description["bad"]}
-
-
-def existing(folder, weights, value):
-    """Returns the index to add to, None where one is to be built; raises UserError where it is built otherwise."""
-    from la_tf import image_index
-    from la_tf.image_index import ImageIndex
-
-    there = image_index.describe(folder)
-    if value["rebuild"] or (there is None and not value["add"]):
-        return None
-    index = ImageIndex.open(folder, weights)
-    for name in ("kind", "lists", "quantised"):
-        if value[name] and value[name] != there[name]:
-            raise UserError(
-                f"--index={folder}: is there already, with --{name}={there[name]}; give --rebuild to build it anew, or "
-                "another --index"
-            )
-    return index
-
-
-def told(index):
-    """Returns an index in words."""
-    found = index.description
-    kind = found["kind"] + (", quantised" if found["quantised"] else "")
-    if found["effort"] is None:
-        return f"{kind}, {len(index)} pictures"
-    effort = f"{'nprobe' if found['kind'] == 'ivf' else 'ef_search'} {found['effort']}"
-    recall = "" if found["recall_at_10"] is None else f", recall@10 {found['recall_at_10']:.3f}"
-    return f"{kind}, {len(index)} pictures, {effort}{recall}"
-
-
-def facts(index):
-    """Returns what the result says of an index."""
-    return {name: index.description[name] for name in ("kind", "quantised", "size", "effort", "recall_at_10")}
-
-
-def searched(index, images, value):
-    """Searches, prints and draws; returns what was found as a part of the result."""
-    index.check(value["nearest"])
-    queries = embedder_of(value["export"]).embed_files(images)
-    effort = value["nprobe"] if index.description["kind"] == "ivf" else value["ef_search"]
-    started = time.perf_counter()
-    similarities, rows = index.search(queries, value["nearest"], effort)
-    seconds = time.perf_counter() - started
-    nearest = [
-        [(index.names[row], round(float(similarity), 4)) for row, similarity in zip(*of_query, strict=True) if row >= 0]
-        for of_query in zip(rows, similarities, strict=True)
-    ]
-    for image, of_query in zip(images, nearest, strict=True):
-        print(names_file.shown(image))
-        for name, similarity in of_query:
-            print(f"  {similarity:.4f}  {names_file.shown(name)}")
-    found = {"ms_per_query": round(1000 * seconds / len(images), 2)}
-    if value["out"]:
-        from la_tf import search_sheet
-
-        drawn = search_sheet.draw(list(zip(images, nearest, strict=True)), index.description["sources"])
-        search_sheet.save(drawn, value["out"])
-        found["sheet"] = value["out"]
-    results = [
-        {"image": image, "nearest": [{"name": name, "similarity": similarity} for name, similarity in of_query]}
-        for image, of_query in zip(images, nearest, strict=True)
-    ]
-    return found | {"queries": results}
+    return picture_search.run(source_flags.values(*NAMES))
 
 
 if __name__ == "__main__":

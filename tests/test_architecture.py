@@ -15,7 +15,7 @@ RUNNING_PART = {
         "replicas", "results", "schedules", "specs", "trainable", "training_loop",
     )
 }  # fmt: skip
-FLAG_MODULES = {"data.flags", "la_tf.flags", "data.cli", "detection.flags"}
+FLAG_MODULES = {"data.flags", "la_tf.flags", "la_tf.source_flags", "data.cli", "detection.flags"}
 
 
 def module_name(path):

@@ -205,7 +205,7 @@ def test_two_steps_move_the_trunk_with_momentum_and_the_class_layer_without(scal
     model.cluster_labels.assign(labels)
     rows = np.array([3, 31, 59, 7, 3, 46, 12, 50])
     valid = np.array([True] * 6 + [False, True])
-    counted = valid & (labels[rows] >= 0)
+    counted = valid & (labels[rows, 0] >= 0)
     batch = batch_of(rows, valid)
     linear = model.embedder.get_layer("linear")
     kernel, bias, class_kernel, class_bias = float64(linear.kernel, linear.bias, model.class_kernel, model.class_bias)
@@ -218,7 +218,7 @@ def test_two_steps_move_the_trunk_with_momentum_and_the_class_layer_without(scal
         logs = step(batch)
         features = inputs @ kernel + bias
         bank = reference.bank_after(bank, rows[valid], reference.unit(features @ matrix + offset)[valid], 0.5)
-        found = head_by_hand(features[counted], labels[rows[counted]], class_kernel, class_bias)
+        found = head_by_hand(features[counted], labels[rows[counted], 0], class_kernel, class_bias)
         losses.append(found[0].mean())
         by_features, by_kernel, by_bias = (gradient / counted.sum() for gradient in found[1:])
         gradients = inputs[counted].T @ by_features + 0.01 * kernel, by_features.sum(axis=0)
@@ -269,7 +269,7 @@ def test_a_round_clusters_whitened_unit_features_and_fills_the_bank_with_them():
     np.testing.assert_allclose(bank, wanted, atol=1e-4)
     assert model.bank.written.numpy().all()
     np.testing.assert_allclose(model(IMAGES).numpy(), bank, atol=1e-5)  # what kNN and search see
-    labels = model.cluster_labels.numpy()
+    labels = model.cluster_labels.numpy()[:, 0]
     assert labels.dtype == np.int32
     # A fixed point of k-means: every row is in the cluster of the nearest mean.
     means = np.stack([wanted[labels == label].mean(axis=0) for label in range(K)])
@@ -292,7 +292,7 @@ def test_every_round_has_its_own_class_layer_and_k_means():
     for model in (tiny_model(center_crops=central_views(images=noise)) for _ in range(2)):
         for number in (0, 1):
             found = model.begin_round(number)
-            seen.append((model.class_kernel.numpy(), model.cluster_labels.numpy()))
+            seen.append((model.class_kernel.numpy(), model.cluster_labels.numpy()[:, 0]))
             assert not model.class_bias.numpy().any()
             model.class_kernel.assign_add(tf.ones([D, K]))
             model.class_bias.assign_add(tf.ones([K]))
@@ -318,7 +318,7 @@ def test_rounds_come_every_so_many_epochs_and_their_labels_last():
         found = model.begin_epoch(epoch)
         assert found["phase"] == "dc" and ("clusters_empty" in found) == (epoch % 3 == 0)
         assert ("nmi_previous" in found) == (epoch in (3, 6))
-        labels, rows = model.cluster_labels.numpy(), model.epoch_rows(epoch)
+        labels, rows = model.cluster_labels.numpy()[:, 0], model.epoch_rows(epoch)
         np.testing.assert_array_equal(rows, uniform_rows(labels, 3, epoch))
         assert (np.bincount(labels[rows]) == N // K).all()
         seen.append(rows)
@@ -341,7 +341,7 @@ def test_bad_pictures_have_no_part_in_whitening_clusters_bank_and_epochs():
     models = [tiny_model(center_crops=central_views(~bad, images)) for images in (IMAGES, other)]
     for model in models:
         found = model.begin_epoch(0)
-        labels = model.cluster_labels.numpy()
+        labels = model.cluster_labels.numpy()[:, 0]
         np.testing.assert_array_equal(labels == -1, bad)
         np.testing.assert_array_equal(model.bank.written.numpy(), ~bad)
         rows = model.epoch_rows(0)
@@ -357,7 +357,7 @@ def test_a_picture_that_went_bad_has_lost_its_cluster_in_the_next_round():
     assert model.cluster_labels.numpy()[17] >= 0
     model.center_crops = central_views(~bad)
     model.begin_epoch(1)
-    np.testing.assert_array_equal(model.cluster_labels.numpy() == -1, bad)
+    np.testing.assert_array_equal(model.cluster_labels.numpy()[:, 0] == -1, bad)
     np.testing.assert_array_equal(model.bank.written.numpy(), ~bad)
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from data.errors import FlagError
-from la_tf import search
+from la_tf import picture_search
 from la_tf.image_index import ImageIndex
 from tests import programs
 from tests.la_tf.small_export import digit, save_digits, small_embedder, write_export
@@ -113,15 +113,15 @@ def test_refusals_of_what_is_there(made, tmp_path):
     assert "was built with another export" in refusal(f"--export={other}", f"--index={export / 'index'}", image)[1]
 
 
-DEFAULTS = {name: None for name in search.NAMES} | {
-    "export": "e", "nearest": 10, "quantised": False, "rebuild": False, "batch_size": 128, "workers": 0,
-}  # fmt: skip
+UNSET = (
+    "source", "split", "image", "out", "index", "embeddings", "add", "kind", "lists", "links", "nprobe", "ef_search",
+)  # fmt: skip
+DEFAULTS = dict.fromkeys(UNSET) | {"export": "e", "nearest": 10, "quantised": False, "rebuild": False}
 
 
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"image": "a.png", "export": None}, "--export: set it"),
         ({}, "--image: name a picture"),
         ({"source": "digits", "add": "digits"}, "--source and --add: give one of them"),
         ({"image": "a.png", "kind": "ivf"}, "--kind: goes with --source or --embeddings"),
@@ -132,24 +132,23 @@ DEFAULTS = {name: None for name in search.NAMES} | {
         ({"image": "a.png", "nearest": 0}, "--nearest=0: must be at least 1"),
         ({"image": "a.png", "nprobe": 0}, "--nprobe=0: must be at least 1"),
         ({"image": "a.png", "split": "all"}, "--split: goes with --source or --add"),
-        ({"source": "digits", "batch_size": 0}, "--batch_size=0: must be at least 1"),
     ],
 )
 def test_flags_that_do_not_fit(given, told):
     with pytest.raises(FlagError) as refused:
-        search.check(DEFAULTS | given)
+        picture_search.check(DEFAULTS | given)
     assert str(refused.value).startswith(told)
 
 
 def test_flags_that_fit():
-    search.check(DEFAULTS | {"source": "digits", "kind": "ivf", "nprobe": 3, "image": "a.png", "out": "b.png"})
+    picture_search.check(DEFAULTS | {"source": "digits", "kind": "ivf", "nprobe": 3, "image": "a.png", "out": "b.png"})
 
 
 def test_names_of_query_pictures(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("a.png", "b c.png", "d,e.png"):
         (tmp_path / name).write_bytes(b"")
-    assert search.image_files("a.png,b c.png") == ["a.png", "b c.png"]
-    assert search.image_files("d,e.png") == ["d,e.png"]
-    assert search.image_files('"d,e.png", a.png') == ["d,e.png", "a.png"]
-    assert search.image_files(None) == []
+    assert picture_search.image_files("a.png,b c.png") == ["a.png", "b c.png"]
+    assert picture_search.image_files("d,e.png") == ["d,e.png"]
+    assert picture_search.image_files('"d,e.png", a.png') == ["d,e.png", "a.png"]
+    assert picture_search.image_files(None) == []
