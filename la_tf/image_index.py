@@ -70,6 +70,7 @@ class ImageIndex:
             "effort": vector_index.effort_of(index),
             "recall_at_10": recall,  # on rows of its own; None: the effort was given
             "lists": index.nlist if kind == "ivf" else None,
+            "links": (links or vector_index.LINKS) if kind == "hnsw" else None,
             "built_of": len(rows),
             "sources": [list(source) for source in sources],
         }

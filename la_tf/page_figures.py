@@ -96,7 +96,7 @@ def map_source(pictures, maps):
         "picture": list(pictures.pictures) or [""] * count,
     }
     if known and (pictures.labels >= 0).any():
-        columns["color"] = class_colors(pictures.labels, pictures.dataset.class_count)
+        columns["color"] = class_colors(pictures.labels, pictures.class_count)
     for number, found in maps.items():
         columns |= {f"x{number}": found.places[:, 0], f"y{number}": found.places[:, 1]}
         # Rows of typed arrays: decimals of 50,000 numbers would be half a megabyte of text.

@@ -139,8 +139,8 @@ def existing(folder, weights, value):
     if value["rebuild"] or (there is None and not value["add"]):
         return None
     index = ImageIndex.open(folder, weights)
-    for name in ("kind", "lists", "quantised"):
-        if value[name] and value[name] != there[name]:
+    for name in ("kind", "lists", "links", "quantised"):
+        if value[name] and value[name] != there.get(name):
             raise UserError(
                 f"--index={folder}: is there already, with --{name}={there[name]}; give --rebuild to build it anew, or "
                 "another --index"

@@ -16,7 +16,7 @@ UNKNOWN = "?"  # the class of an unlabelled picture
 
 @dataclass(frozen=True, eq=False)
 class PictureSet:
-    """A sample of a train split: `rows` `[S]` of `size`, with what is known of each; lists are empty without `dataset`.
+    """A sample of a split: `rows` `[S]` of `size`, with what is known of each; without a data set the lists are empty.
 
     labels `[S]` are -1 where unknown; `classes` and `names` are texts, `pictures` data URIs; `problem` says why there
     are none, in a few words.
@@ -24,7 +24,7 @@ class PictureSet:
 
     size: int
     rows: np.ndarray
-    dataset: object = None
+    class_count: int = 0
     labels: np.ndarray | None = None
     classes: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
@@ -47,7 +47,7 @@ def open_pictures(run, most, size):
     return PictureSet(
         size=size,
         rows=rows,
-        dataset=dataset,
+        class_count=dataset.class_count,
         labels=labels,
         classes=tuple(class_name(dataset, label) for label in labels),
         names=tuple(readable(train.names[row]) for row in rows),

@@ -9,7 +9,7 @@ from PIL import Image
 from tensorboard.plugins import projector
 
 from la_tf.model_dir import write_text
-from la_tf.tiles import thumbnail
+from la_tf.tiles import scaled
 
 FOLDER = "projector"
 MOST_SIDE = 8192  # px of a sprite that browsers take
@@ -30,7 +30,7 @@ def write(logdir, name, rows, pictures, columns, side=40):
     sprite = Image.new("RGB", (across * side, across * side))
     for number, picture in enumerate(pictures):
         down, right = divmod(number, across)
-        sprite.paste(thumbnail(picture, side), (right * side, down * side))
+        sprite.paste(scaled(picture, side), (right * side, down * side))
     _replace(folder / "sprite.png", lambda path: sprite.save(path, format="png"))
     _replace(folder / "rows.float32", lambda path: np.asarray(rows, "<f4").tofile(path))
     lines = ["\t".join(map(_cell, columns))]

@@ -1,20 +1,12 @@
-"""A report on runs as one HTML page that opens from disk, offline: what is on it, and how it is put together.
-
-Bokeh draws, Jinja2 lays out and escapes (autoescape is on): names of files and classes may be anything.
-"""
+"""A report on runs as one HTML page that opens from disk, offline: what is on it."""
 
 import sys
-from pathlib import Path
 from typing import NamedTuple
 
-import jinja2
-from bokeh.embed import components
-from bokeh.resources import Resources
-from markupsafe import Markup
 from tqdm import tqdm
 
 from data.errors import UserError
-from la_tf import page_figures, results
+from la_tf import page_figures, pages, results
 from la_tf.comparison import compare
 from la_tf.embedding_map import histograms_of, map_of, read_bank
 from la_tf.metric_signs import BAD, GOOD, UNKNOWN, WATCH, readings
@@ -22,7 +14,6 @@ from la_tf.paper_tables import NONE, TABLES
 from la_tf.picture_sets import PictureSet, open_pictures
 from la_tf.run_summary import summarize, untrained_knn
 
-TEMPLATES = Path(__file__).with_name("templates")
 SIGNS = {GOOD: ("✓", "good"), WATCH: ("!", "look at this"), BAD: ("✗", "bad"), UNKNOWN: ("·", "no verdict")}
 # Circumstances that a number may well depend on, and so a difference worth to be shown.
 TOLD = ("dataset", "epochs", "max_steps", "warm_start", "early_stopping")
@@ -73,20 +64,16 @@ def render(runs, histograms=None, maps=(), sheets=None, without_pictures=False):
             figures[f"map-{number}"] = page_figures.embedding_map(source, number, target)
             about = _about(group.pictures, group.banks[number])
             shown[number] = {"target": target, "about": about, "classes": _legend(group.pictures)}
-    script, drawn = components(figures) if figures else ("", {})
     untrained, records = untrained_knn(runs), results.read([run.folder for run in runs if run.records])
-    template = _environment().get_template("report.html")
-    return template.render(
-        # What Bokeh has made is HTML, and has its data escaped.
-        bokeh=Markup(Resources(mode="inline", components=["bokeh"]).render()),
-        script=Markup(script),
-        drawn={name: Markup(element) for name, element in drawn.items()},
+    return pages.render(
+        "report.html",
+        figures,
         curves=[f"curve-{name}" for name in curves],
         runs=runs,
         color=page_figures.color_of,
         signs=SIGNS,
         summaries=[
-            summarize(run, untrained.get(run.identity.get("data")), histograms.get(number))
+            summarize(run, untrained[number], histograms.get(number))
             for number, run in enumerate(runs)
         ],
         readings=[readings(run) for run in runs],
@@ -172,7 +159,7 @@ def _about(pictures, bank):
 def _legend(pictures):
     if pictures.labels is None or not (pictures.labels >= 0).any():
         return ()
-    count = pictures.dataset.class_count
+    count = pictures.class_count
     named = dict(sorted(zip(pictures.labels.tolist(), pictures.classes, strict=True)))
     if len(named) > CLASSES_NAMED:
         return ()
@@ -191,18 +178,6 @@ def _sheets(runs, banks):
             made[number] = str(error)
             print(f"{runs[number].name}: no neighbour sheet: {error}", file=sys.stderr)
     return made
-
-
-def _environment():
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals["zip"] = zip
-    return environment
 
 
 def _is_number(value):

@@ -38,7 +38,7 @@ class Summary:
 def summarize(run, untrained=None, histograms=None):
     """Returns the Summary of a `PastRun`.
 
-    Where known, `untrained` is the kNN of an untrained network on its pictures, and `histograms` (`edges`, `far`) are
+    Where known, `untrained` is the kNN of an untrained network of its kind, and `histograms` (`edges`, `far`) are
     those of similarities in its bank.
     """
     if not run.trained_here:
@@ -171,9 +171,16 @@ def spread_findings(edges, far):
 
 
 def untrained_knn(runs):
-    """Returns the kNN of untrained networks among `runs` (PastRuns) by the hash of their pictures."""
-    last = {run.identity.get("data"): run.epochs[-1] for run in runs if run.method == "random" and run.epochs}
-    return {data: epoch["knn_top1"] for data, epoch in last.items() if "knn_top1" in epoch}
+    """Returns for each of `runs` (PastRuns) the kNN of an untrained network of its kind among them, None without one.
+
+    Of its kind: the same backbone and width, on the same pictures, of the same size.
+    """
+    found = {_kind(run): run.epochs[-1].get("knn_top1") for run in runs if run.method == "random" and run.epochs}
+    return [found.get(_kind(run)) for run in runs]
+
+
+def _kind(run):
+    return tuple(run.identity.get(name) for name in ("data", "image_size", "backbone", "width"))
 
 
 def _last_knn(epochs):

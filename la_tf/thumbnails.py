@@ -24,6 +24,15 @@ def thumbnail(split, row, side=SIDE):
     return data_uri(picture)
 
 
+def squeezed(split, row, side):
+    """Returns picture `row` of a Split, all of it, as pixels `[side, side, 3]` uint8; MISSING's where it is damaged."""
+    try:
+        picture = _open(split.source, row, side)
+    except Exception:  # as above
+        picture = MISSING.convert("RGB")
+    return np.asarray(picture.resize((side, side), Image.Resampling.BICUBIC))
+
+
 def data_uri(picture):
     """Returns a Pillow picture, or pixels `[h, w, 3]` uint8, as a JPEG data URI."""
     picture = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)

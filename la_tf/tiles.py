@@ -22,13 +22,13 @@ def tiled(pictures, captions, side=96):
     for down, (row, words) in enumerate(zip(pictures, captions, strict=True)):
         for across, (picture, (text, color)) in enumerate(zip(row, words, strict=True)):
             left, top = GAP + across * width, GAP + down * height
-            sheet.paste(thumbnail(picture, side), (left, top))
+            sheet.paste(scaled(picture, side), (left, top))
             for number, line in enumerate(text.split("\n")):
                 pen.text((left, top + side + 1 + number * LINE), _fitting(line, side, font), color, font)
     return np.asarray(sheet)
 
 
-def thumbnail(picture, side):
+def scaled(picture, side):
     """Returns a picture `[s, s, 3]` in [0, 1] as an Image of `side` px; small ones keep the edges of their pixels."""
     image = Image.fromarray(np.uint8(np.clip(picture, 0, 1) * 255 + 0.5))
     how = Image.Resampling.NEAREST if side > image.width else Image.Resampling.BOX

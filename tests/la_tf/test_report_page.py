@@ -4,7 +4,6 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -70,7 +69,7 @@ def pictures_of(size, pictures):
     return PictureSet(
         size=size,
         rows=np.arange(size),
-        dataset=SimpleNamespace(class_count=2),
+        class_count=2,
         labels=labels,
         classes=tuple(("a", EVIL)[label] for label in labels),
         names=tuple(f"train/{EVIL}/{row}.jpg" for row in range(size)),

@@ -150,6 +150,11 @@ def test_a_collapsed_bank_is_bad():
     assert signs(spread_findings(edges, spread)) == {"Spread": GOOD}
 
 
-def test_untrained_networks_are_known_by_their_pictures():
-    runs = [run(epochs(knn=[0.7]), method="random", data="a"), run(epochs(knn=[0.9]), data="b")]
-    assert untrained_knn(runs) == {"a": 0.7}
+def test_untrained_networks_are_a_bar_for_their_kind():
+    untrained = run(epochs(knn=[0.7]), method="random", data="a", image_size=32, backbone="resnet18", width=16)
+    same = run(epochs(knn=[0.9]), data="a", image_size=32, backbone="resnet18", width=16)
+    others = [
+        run(epochs(knn=[0.9]), **{"data": "a", "image_size": 32, "backbone": "resnet18", "width": 16} | other)
+        for other in ({"data": "b"}, {"image_size": 64}, {"backbone": "resnet10"}, {"width": 8})
+    ]
+    assert untrained_knn([untrained, same, *others]) == [0.7, 0.7, None, None, None, None]
