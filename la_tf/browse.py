@@ -45,7 +45,7 @@ def main():
         raise FlagError(f"--clusters={value['clusters']}: there are {len(rows)} pictures; take fewer")
     pictures = browse_page.Pictures(split, embedded.names)
     least = value["duplicate_likeness"]
-    found = pile.look_through(rows, pictures.small(), pictures.folder_of, least, value["outliers"], value["clusters"])
+    found = pile.look_through(rows, *pictures.small(), pictures.folder_of, least, value["outliers"], value["clusters"])
     same = browse_page.copies(pictures, found)
     bad = embedded.description["bad"]
     page = browse_page.page_of(value["source"], pictures, found, rows, same, least, value["pictures"], bad)

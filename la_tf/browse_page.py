@@ -1,6 +1,7 @@
 """One's own pictures as one HTML page: near-duplicates, outliers, clusters, an interactive map."""
 
 import hashlib
+import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -67,13 +68,14 @@ class Pictures:
         return thumbnail(self.split, self.rows[number], **side)
 
     def small(self):
-        """Returns what all pictures look like, `[n, 16, 16, 3]` uint8, for `near_duplicates`."""
-        found = np.empty((len(self), SMALL, SMALL, 3), np.uint8)
+        """Returns what all look like for `near_duplicates`, `[n, 16, 16, 3]` uint8, and which can be seen, `[n]`."""
+        small, seen = np.zeros((len(self), SMALL, SMALL, 3), np.uint8), np.zeros(len(self), bool)
         with ThreadPoolExecutor() as pool:  # Pillow decodes outside of Python's lock
             made = pool.map(lambda row: squeezed(self.split, row, SMALL), self.rows)
             for number, picture in enumerate(tqdm(made, "looking", len(self), leave=False, unit=" picture")):
-                found[number] = picture
-        return found
+                seen[number] = picture is not None
+                small[number] = 0 if picture is None else picture
+        return small, seen
 
     def tile(self, number, note=""):
         """Returns the Tile of a picture."""
@@ -108,7 +110,8 @@ def page_of(title, pictures, pile, rows, same, least, most=5000, bad=0):
     """
     groups = [_group(pictures, pile, same, group) for group in _shown(pile.duplicates[:GROUPS], "near-duplicates")]
     outliers = [pictures.tile(row, f"{pile.similarities[row]:.3f}") for row in _shown(pile.outliers, "outliers")]
-    clusters = [_cluster(pictures, pile, number) for number in _shown(range(len(pile.clusters)), "clusters")]
+    first_of = {row: group[0] for group in pile.duplicates for row in group}
+    clusters = [_cluster(pictures, pile, first_of, number) for number in _shown(range(len(pile.clusters)), "clusters")]
     drawn = {"map": _map(pictures, pile, rows, most)} if most else {}
     return pages.render(
         "browse.html",
@@ -140,21 +143,18 @@ def _group(pictures, pile, same, group):
     return tiles, len(group) - len(tiles)
 
 
-def _cluster(pictures, pile, number):
-    """Returns what the page says of a cluster: a line, and the Tiles nearest to its centre, one of near-duplicates."""
+def _cluster(pictures, pile, first_of, number):
+    """Returns what the page says of a cluster: a line, and the Tiles nearest to its centre, one of near-duplicates.
+
+    first_of: {row: the first of its near-duplicates}.
+    """
     portrait = pile.clusters[number]
     text = f"{len(portrait.members):,} pictures"
     if portrait.commonest is not None:
         folder = pictures.folders[portrait.commonest]
         text += f", {portrait.purity:.0%} of them in {names_file.shown(folder) or 'the folder itself'}"
-    group_of = {row: number for number, group in enumerate(pile.duplicates) for row in group}
-    chosen, seen = [], set()
-    for row in portrait.members:
-        if len(chosen) == IN_CLUSTER:
-            break
-        if group_of.get(row, -1) not in seen:
-            chosen.append(row)
-            seen |= {group_of[row]} if row in group_of else set()
+    kept = (row for row in portrait.members if first_of.get(row, row) == row)
+    chosen = [*itertools.islice(kept, IN_CLUSTER)]
     color = page_figures.class_colors([number], len(pile.clusters))[0]
     return color, text, [pictures.tile(row) for row in chosen]
 

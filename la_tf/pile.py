@@ -30,14 +30,16 @@ class Pile(NamedTuple):
     labels: np.ndarray
 
 
-def look_through(rows, small, truth, least, outliers, clusters=None, seed=0):
+def look_through(rows, small, seen, truth, least, outliers, clusters=None, seed=0):
     """Returns the Pile of n > 1 pictures: their embeddings, unit `rows` `[n, D]`, and what they look like.
 
-    small: `near_duplicates.likeness` takes it, `least` is the likeness from which on two are near-duplicates. truth
-    `[n]`: classes or folders, -1 where unknown. outliers, clusters: how many; None: `default_clusters`.
+    small: as `near_duplicates.likeness` takes it, of those that are `seen` `[n]`; `least` is the likeness from which on
+    two are near-duplicates. truth `[n]`: classes or folders, -1 where unknown. outliers, clusters: how many; None:
+    `default_clusters`.
     """
     similarities, nearest = others_of_all(rows)
     pairs = near_duplicates.pairs_of(nearest)
+    pairs = pairs[seen[pairs].all(axis=1)]
     likeness = near_duplicates.likeness(small, pairs)
     pairs, likeness = pairs[likeness >= least], likeness[likeness >= least]
     most_alike = np.zeros(len(rows), np.float32)

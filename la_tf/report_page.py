@@ -72,10 +72,7 @@ def render(runs, histograms=None, maps=(), sheets=None, without_pictures=False):
         runs=runs,
         color=page_figures.color_of,
         signs=SIGNS,
-        summaries=[
-            summarize(run, untrained[number], histograms.get(number))
-            for number, run in enumerate(runs)
-        ],
+        summaries=[summarize(run, untrained[number], histograms.get(number)) for number, run in enumerate(runs)],
         readings=[readings(run) for run in runs],
         histograms=histograms,
         maps=dict(sorted(shown.items())),

@@ -25,11 +25,11 @@ def thumbnail(split, row, side=SIDE):
 
 
 def squeezed(split, row, side):
-    """Returns picture `row` of a Split, all of it, as pixels `[side, side, 3]` uint8; MISSING's where it is damaged."""
+    """Returns picture `row` of a Split, all of it, as pixels `[side, side, 3]` uint8; None where it is damaged."""
     try:
         picture = _open(split.source, row, side)
     except Exception:  # as above
-        picture = MISSING.convert("RGB")
+        return None
     return np.asarray(picture.resize((side, side), Image.Resampling.BICUBIC))
 
 
@@ -49,6 +49,8 @@ def _open(source, row, side):
         return Image.fromarray(source.pictures[row])
     picture = Image.open(io.BytesIO(source.read(row)))
     picture.draft("RGB", (2 * side, 2 * side))  # a large JPEG is decoded at a fraction of its size
+    if picture.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
+        picture = Image.fromarray((np.asarray(picture).astype(np.uint16) >> 8).astype(np.uint8))
     return ImageOps.exif_transpose(picture).convert("RGB")
 
 

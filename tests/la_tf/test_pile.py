@@ -51,7 +51,9 @@ def test_what_stands_out_is_found():
     small[95] = small[90, :, ::-1]
     small[3] = small[97]  # looks the same, but the network sees something else
     truth = np.repeat([4, 5, 6], sizes)
-    found = pile.look_through(rows, small, truth, least=0.85, outliers=5, clusters=3)
+    small[[60, 61]], rows[61] = 0, rows[60]
+    seen = ~np.isin(np.arange(100), [60, 61])  # near, but they cannot be seen
+    found = pile.look_through(rows, small, seen, truth, least=0.85, outliers=5, clusters=3)
     assert [group.tolist() for group in found.duplicates] == [[90, 95]]
     assert found.likeness[[90, 95]] == pytest.approx([1, 1], abs=1e-5) and np.count_nonzero(found.likeness) == 2
     assert len(found.outliers) == 5 and found.outliers[0] == 17

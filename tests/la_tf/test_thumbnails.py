@@ -9,7 +9,7 @@ from PIL import Image
 
 from data.digits import open_digits
 from data.sources import FileSource, Split
-from la_tf.thumbnails import data_uri, thumbnail
+from la_tf.thumbnails import data_uri, squeezed, thumbnail
 
 
 def decoded(uri):
@@ -50,3 +50,23 @@ def test_a_damaged_or_missing_picture_is_grey(tmp_path, content):
     path.unlink() if content is None else path.write_bytes(content)
     pixels = np.asarray(decoded(thumbnail(split, 0)).convert("RGB"))
     assert pixels.shape == (40, 40, 3) and (abs(pixels.astype(int) - 210) < 3).all()
+
+
+def test_sixteen_bits_a_pixel_are_the_upper_eight_of_them(tmp_path):
+    deep = np.repeat(np.repeat(np.array([[0x1234, 0xC0FF], [0x00FF, 0xFFFF]], np.uint16), 8, 0), 8, 1)
+    split = split_of(tmp_path, Image.fromarray(deep))
+    found = squeezed(split, 0, 16)
+    np.testing.assert_array_equal(
+        found[[0, 0, 15, 15], [0, 15, 0, 15]], np.array([[0x12], [0xC0], [0], [0xFF]]) + [0] * 3
+    )
+    assert abs(int(np.asarray(decoded(thumbnail(split, 0)))[2, 13]) - 0xC0) < 8
+
+
+def test_all_of_a_picture_is_squeezed_and_a_damaged_one_is_none(tmp_path):
+    wide = np.zeros((20, 80, 3), np.uint8)
+    wide[:, 40:] = (10, 200, 30)
+    split = split_of(tmp_path, Image.fromarray(wide))
+    found = squeezed(split, 0, 16)
+    assert found.shape == (16, 16, 3) and (found[:, :6] < 5).all() and (found[:, 10:] == (10, 200, 30)).all()
+    (tmp_path / "0.png").write_bytes(b"no picture")
+    assert squeezed(split, 0, 16) is None
