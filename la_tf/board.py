@@ -96,12 +96,13 @@ class Board(keras.callbacks.Callback):
     def _sheet(self, first, rows, written, here):
         queries = here[evenly_spaced(len(here), SHEET)]
         similarity, nearest = nearest_others(rows, queries, NEAREST, written)
-        pictures, captions = [], []
-        for query, row_similarity, row in zip(queries, similarity, nearest, strict=True):
-            images = first + np.array([query, *row])
+        shown = first + np.concatenate([queries[:, None], nearest], axis=1)  # one pipeline for all of them
+        pictures = self.experiment.pictures(self.split, shown.ravel())
+        pictures = pictures.reshape(*shown.shape, *pictures.shape[1:])
+        captions = []
+        for images, row_similarity in zip(shown, similarity, strict=True):
             labels = self.split.labels[images]
             same = (labels == labels[0]) & (labels >= 0)
-            pictures.append(self.experiment.pictures(self.split, images))
             words = [(f"{self._class(images[0])}\n", tiles.INK)]
             for image, value, is_same in zip(images[1:], row_similarity, same[1:], strict=True):
                 color = (SAME if is_same else OTHER) if labels[0] >= 0 else tiles.INK

@@ -1,7 +1,7 @@
 """A Config made concrete: the data set opened, m and k resolved, and what the Estimator needs made of them."""
 
 import dataclasses
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -364,4 +364,9 @@ class Experiment:
 
         looked_at = np.arange(split.size) if rows is None else np.asarray(rows)
         mine = share(looked_at, EVALUATION_BATCH, self.process, self.processes)
-        return EvalSpec(input_fn=partial(self.input_fn, split=split, rows=mine), evaluate=evaluate, name=name)
+        batches = cache(partial(self.batches, ModeKeys.EVAL, None, split, mine))  # made once: tracing takes its time
+
+        def input_fn(mode, context):
+            return self.bad_images[split.name].watch(batches())
+
+        return EvalSpec(input_fn=input_fn, evaluate=evaluate, name=name)
