@@ -12,6 +12,7 @@ from data.sources import evenly_spaced
 from la_tf import projector, tiles
 from la_tf.clustering import UNASSIGNED
 from la_tf.nearest_rows import nearest_others
+from la_tf.picture_sets import class_name
 
 SHEET, NEAREST = 6, 9  # pictures on a sheet, and neighbours of each
 AUGMENTED_EPOCHS = 8  # whose views are shown
@@ -35,7 +36,7 @@ class Board(keras.callbacks.Callback):
     def __init__(self, experiment, metrics_writer, updates):
         super().__init__()
         self.experiment, self.metrics_writer, self.updates = experiment, metrics_writer, updates
-        self.split, self.names = experiment.train, experiment.dataset.class_names
+        self.split = experiment.train
         self.epochs = math.ceil(experiment.max_steps / experiment.steps_per_epoch)
 
     def on_train_begin(self, logs=None):
@@ -100,11 +101,10 @@ class Board(keras.callbacks.Callback):
         for query, row_similarity, row in zip(queries, similarity, nearest, strict=True):
             images = first + np.array([query, *row])
             labels = self.split.labels[images]
-            same = (labels == labels[0]) & (labels >= 0)
             pictures.append(self.experiment.pictures(self.split, images))
             words = [(f"{self._class(images[0])}\n", tiles.INK)]
-            for image, value, is_same in zip(images[1:], row_similarity, same[1:], strict=True):
-                color = (SAME if is_same else OTHER) if labels[0] >= 0 else tiles.INK
+            for image, label, value in zip(images[1:], labels[1:], row_similarity, strict=True):
+                color = tiles.INK if min(label, labels[0]) < 0 else SAME if label == labels[0] else OTHER
                 words.append((f"{self._class(image)}\n{value:.2f}", color))
             captions.append(words)
         return tiles.tiled(pictures, captions)
@@ -119,8 +119,7 @@ class Board(keras.callbacks.Callback):
         return tiles.tiled(pictures, [[(title, tiles.INK) for title in titles]] * len(pictures))
 
     def _class(self, image):
-        label = int(self.split.labels[image])
-        return "?" if label < 0 else str(self.names[label] if self.names else label)
+        return class_name(self.experiment.dataset, self.split.labels[image])
 
     def _pictures(self, images):
         """Yields the central views of `images`, a few of them at a time in memory."""

@@ -87,28 +87,34 @@ def _draw_row(figure, row, top, lead):
         left += CELL + GAP
 
 
+def color_of(label, wanted):
+    """Returns the colour of a picture beside others of the class `wanted`; None where either is not known (-1)."""
+    if min(label, wanted) < 0:
+        return None
+    return RIGHT if label == wanted else WRONG
+
+
 def neighbor_sheet(rows, neighbors_title):
     """Draws query pictures with their nearest training pictures (the paper's Figure 3).
 
-    rows: dicts with `query` and `nearest` (pictures `[h, w, 3]` in [0, 1]), `caption`, `captions`, `right` (bools:
-    of the same class as the query), and where they are to be grouped `group`, a heading.
+    rows: dicts with `query` and `nearest` (pictures `[h, w, 3]` in [0, 1]), `caption`, `captions`, `colors` (of each of
+    the nearest, `color_of`), and where they are to be grouped `group`, a heading.
     """
     groups = {}
     for row in rows:
-        colors = [RIGHT if right else WRONG for right in row["right"]]
-        shown = Row(
-            row["caption"], [row["query"], *row["nearest"]], ["query", *row["captions"]], [None, *colors], lead=1
-        )
+        pictures, captions = [row["query"], *row["nearest"]], ["query", *row["captions"]]
+        shown = Row(row["caption"], pictures, captions, [None, *row["colors"]], lead=1)
         groups.setdefault(row.get("group", ""), []).append(shown)
     return sheet(f"query, then its {neighbors_title}", list(groups.items()))
 
 
 def curves(epochs):
-    """Draws loss, kNN and LA's health over the epochs of `metrics.jsonl`; shaded: the warm start."""
+    """Draws loss, kNN and LA's health over the epochs of `metrics.jsonl`; shaded: a warm start that has ended."""
     shown = [(name, title) for name, title in PANELS if any(name in epoch for epoch in epochs)]
     figure = blank(3.1 * len(shown), 2.7, layout="constrained")
     axes = figure.subplots(1, len(shown), squeeze=False)
-    warm = [epoch["epoch"] + 1 for epoch in epochs if epoch.get("phase") == "ir"]
+    ended = epochs[-1].get("phase") != "ir"  # else all of it may be Instance Recognition
+    warm = [epoch["epoch"] + 1 for epoch in epochs if ended and epoch.get("phase") == "ir"]
     for axis, (name, title) in zip(axes.flat, shown, strict=True):
         points = [(epoch["epoch"] + 1, epoch[name]) for epoch in epochs if name in epoch]
         if warm:

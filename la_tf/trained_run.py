@@ -15,6 +15,7 @@ from data.errors import UserError
 from la_tf import checkpoints
 from la_tf.experiment import EVALUATION_BATCH, KNN_NEIGHBORS, Experiment, stored_config
 from la_tf.resolve import IMAGES_PER_CLUSTER
+from la_tf.specs import ModeKeys
 
 BANKS = ("saved", "fresh")
 
@@ -36,7 +37,9 @@ class TrainedRun:
     """The run in `folder`, as its newest checkpoint has it.
 
     bank "saved" looks at the memory bank, "fresh" at embeddings of the central views by the network as it is now.
-    Raises UserError where no run lives there, or where its pictures have changed.
+    Raises UserError where no run lives there, where its pictures have changed or where it has no checkpoint yet.
+    All but the network is read at once, for a run that trains on removes its older checkpoints; raises
+    `checkpoints.Gone` where it was quicker.
     """
 
     def __init__(self, folder, bank="saved"):
@@ -44,6 +47,14 @@ class TrainedRun:
         self.experiment = Experiment(stored_config(folder))
         self.experiment.check()
         self.train, self.test = self.experiment.train, self.experiment.dataset.test
+        self.checkpoint = checkpoints.chosen(folder)
+        self.step = checkpoints.read_state(self.checkpoint)["step"]
+        with checkpoints.read_arrays(self.checkpoint) as arrays:
+            names = [name for name in arrays.files if name.endswith("/cluster_labels")]
+            self._cluster_labels = np.asarray(arrays[names[0]]) if names else None  # [N, H]
+            if bank == "saved":
+                images = np.flatnonzero(arrays["memory_bank/written"])
+                self._saved = arrays["memory_bank/rows"][images].astype(np.float32, copy=False), images
 
     @property
     def title(self):
@@ -51,19 +62,6 @@ class TrainedRun:
         config = self.experiment.config
         parts = (config.method.method, config.model.backbone, self.folder.resolve().name)
         return " · ".join([*parts, *(["fresh embeddings"] if self.bank == "fresh" else [])])
-
-    @cached_property
-    def checkpoint(self):
-        """The folder of the newest checkpoint."""
-        found = checkpoints.latest(self.folder)
-        if found is None:
-            raise UserError(f"--model_dir={self.folder}: has no checkpoint yet")
-        return found
-
-    @property
-    def step(self):
-        """The step that the checkpoint is of."""
-        return checkpoints.read_state(self.checkpoint)["step"]
 
     # -- the training pictures ----------------------------------------------------------------------------------------
 
@@ -75,9 +73,7 @@ class TrainedRun:
 
             rows, images, _ = knn.embeddings(self.subject.embed, self._seen(self.train, "training pictures"))
         else:
-            with checkpoints.read_arrays(self.checkpoint) as arrays:
-                images = np.flatnonzero(arrays["memory_bank/written"])
-                rows = arrays["memory_bank/rows"][images].astype(np.float32, copy=False)
+            rows, images = self._saved
         if len(images) < 4:
             raise UserError(f"--model_dir={self.folder}: {len(images)} pictures have an embedding; train on, or more")
         if not np.isfinite(rows).all():
@@ -109,10 +105,8 @@ class TrainedRun:
     @cached_property
     def cluster_labels(self):
         """The clusters `[n, H]` of these pictures that the run was training on; None where it had none."""
-        with checkpoints.read_arrays(self.checkpoint) as arrays:
-            names = [name for name in arrays.files if name.endswith("/cluster_labels")]
-            found = arrays[names[0]][self.images] if names else np.full((1, 1), -1)
-        return None if (found < 0).all() else found
+        found = self._cluster_labels
+        return None if found is None or (found < 0).all() else found[self.images]
 
     @property
     def clusters(self):
@@ -128,7 +122,7 @@ class TrainedRun:
         """The network."""
         from la_tf import subject
 
-        return subject.of_run(self.folder)
+        return subject.of_checkpoint(self.folder, self.checkpoint)
 
     def embed(self, images):
         """Returns unit rows `[n, D]` of the central views of training pictures, by the network as it is now."""
@@ -161,7 +155,7 @@ class TrainedRun:
         return self.experiment.pictures(split, np.asarray(rows))
 
     def _seen(self, split, what, rows=None):
-        batches = self.experiment.batches_of(split, rows)
+        batches = self.experiment.batches(ModeKeys.EVAL, None, split, rows)  # not to be listed: nothing is written
         count = split.size if rows is None else len(rows)
         total = -(-count // EVALUATION_BATCH)
         return tqdm(batches, desc=f"{self.folder.name}: {what}", total=total, unit="batch", file=sys.stderr)

@@ -1,6 +1,7 @@
 """Figures of runs by the command; the runs' checkpoints are made up, so that their numbers are known."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from PIL import Image
 
 from data.errors import UserError
 from la_tf import checkpoints, density
+from la_tf.analysis import draw_curves
 from la_tf.config import Config
 from la_tf.experiment import Experiment
 from la_tf.model_dir import MetricsFile
@@ -116,7 +118,44 @@ def test_what_a_run_has_not_is_said(unlabelled, tmp_path):
         _ = broken.rows
     experiment_of(unlabelled.parent / "set", tmp_path / "new").claim()
     with pytest.raises(UserError, match="no checkpoint"):
-        _ = TrainedRun(tmp_path / "new").rows
+        TrainedRun(tmp_path / "new")
+
+
+def test_a_run_that_trains_on_may_remove_what_is_looked_at(unlabelled, tmp_path):
+    labels = np.arange(SIZE, dtype=np.int32)[:, None] % CLUSTERS  # DeepCluster's have one column
+    run_of_it = TrainedRun(made_up(unlabelled.parent / "set", tmp_path / "run", rows_of(1), labels))
+    shutil.rmtree(checkpoints.folder(tmp_path / "run"))
+    assert run_of_it.step == 5
+    np.testing.assert_array_equal(run_of_it.rows, rows_of(1)[:-1])
+    np.testing.assert_array_equal(run_of_it.cluster_labels, labels[:-1])
+    with pytest.raises(checkpoints.Gone, match="was removed meanwhile"):
+        _ = run_of_it.subject
+
+
+def test_looking_leaves_the_run_as_it_is(tmp_path):
+    pictures = make_set(tmp_path / "set", 12, train=SIZE, test=0, labelled=False)
+    run_of_it = TrainedRun(made_up(pictures, tmp_path / "run", rows_of(0)))
+    for name in run_of_it.train.names[:9]:  # of 40: more than --max_bad_fraction
+        path = pictures / name
+        path.write_bytes(b"x" * path.stat().st_size)
+    before = sorted((tmp_path / "run").rglob("*"))
+    shown = run_of_it.pictures(run_of_it.train, np.arange(SIZE))
+    assert (shown[:9] == 0).all() and (shown[9:].max(axis=(1, 2, 3)) > 0).all()
+    assert sum(batch["valid"].sum() for batch in run_of_it._seen(run_of_it.train, "pictures")) == SIZE - 9
+    assert sorted((tmp_path / "run").rglob("*")) == before
+
+
+@pytest.mark.parametrize("flags", [("la_tf.analyze", "--figure=curves"), ("la_tf.export",)])
+def test_a_place_that_cannot_be_written_is_named_before_anything_is_done(unlabelled, tmp_path, flags):
+    (tmp_path / "file").write_text("")
+    process = run(*flags, f"--model_dir={unlabelled}", f"--out={tmp_path / 'file' / 'out'}")
+    assert process.returncode == 1 and process.stderr.count("\n") == 1, process.stderr
+    assert process.stderr.startswith(f"error: --out={tmp_path / 'file'}") and "cannot be written" in process.stderr
+
+
+def test_a_run_without_an_epoch_has_no_curves(tmp_path):
+    with pytest.raises(DoesNotApply, match="no epoch has ended yet"):
+        draw_curves(tmp_path)
 
 
 @pytest.mark.parametrize(
