@@ -49,6 +49,8 @@ def main():
     runs = [TrainedRun(folder, given["bank"]) for folder in folders]
     if figure in ("neighbors", "mds"):
         _applies(figure, runs[0].need_labels)  # known without TensorFlow
+    for run in runs:
+        _ = run.stored
     if figure == "all" or figure in LOOKS or given["bank"] == "fresh":
         cli.load_tensorflow()
     draws = {

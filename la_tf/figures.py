@@ -119,7 +119,7 @@ def curves(epochs):
         points = [(epoch["epoch"] + 1, epoch[name]) for epoch in epochs if name in epoch]
         if warm:
             axis.axvspan(0.5, max(warm) + 0.5, color="#e8e8e8", label="warm start (IR)")
-        axis.plot(*np.transpose(points), color=RIGHT, marker="." if len(points) < 2 else None)
+        axis.plot(*np.transpose(points), color=RIGHT, marker="." if len(points) < 30 else None)
         axis.set_xlim(0.5, epochs[-1]["epoch"] + 1.5)
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))

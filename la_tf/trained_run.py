@@ -33,13 +33,25 @@ class Judged(NamedTuple):
     votes: np.ndarray  # [Q, classes]
 
 
+class Stored(NamedTuple):
+    """A checkpoint, all but its network read at once: a run that trains on removes its older ones.
+
+    `images` `[n]` are those that have a row in the bank, `rows` `[n, D]` float32 these, None where they are not asked
+    for, `cluster_labels` `[N, H]` None where the method has none.
+    """
+
+    checkpoint: Path
+    step: int
+    images: np.ndarray
+    rows: np.ndarray | None
+    cluster_labels: np.ndarray | None
+
+
 class TrainedRun:
     """The run in `folder`, as its newest checkpoint has it.
 
     bank "saved" looks at the memory bank, "fresh" at embeddings of the central views by the network as it is now.
-    Raises UserError where no run lives there, where its pictures have changed or where it has no checkpoint yet.
-    All but the network is read at once, for a run that trains on removes its older checkpoints; raises
-    `checkpoints.Gone` where it was quicker.
+    Raises UserError where no run lives there, or where its pictures have changed.
     """
 
     def __init__(self, folder, bank="saved"):
@@ -47,14 +59,6 @@ class TrainedRun:
         self.experiment = Experiment(stored_config(folder))
         self.experiment.check()
         self.train, self.test = self.experiment.train, self.experiment.dataset.test
-        self.checkpoint = checkpoints.chosen(folder)
-        self.step = checkpoints.read_state(self.checkpoint)["step"]
-        with checkpoints.read_arrays(self.checkpoint) as arrays:
-            names = [name for name in arrays.files if name.endswith("/cluster_labels")]
-            self._cluster_labels = np.asarray(arrays[names[0]]) if names else None  # [N, H]
-            if bank == "saved":
-                images = np.flatnonzero(arrays["memory_bank/written"])
-                self._saved = arrays["memory_bank/rows"][images].astype(np.float32, copy=False), images
 
     @property
     def title(self):
@@ -62,6 +66,23 @@ class TrainedRun:
         config = self.experiment.config
         parts = (config.method.method, config.model.backbone, self.folder.resolve().name)
         return " · ".join([*parts, *(["fresh embeddings"] if self.bank == "fresh" else [])])
+
+    @cached_property
+    def stored(self):
+        """The newest checkpoint, `Stored`; raises UserError where there is none yet."""
+        checkpoint = checkpoints.chosen(self.folder)
+        step = checkpoints.read_state(checkpoint)["step"]
+        with checkpoints.read_arrays(checkpoint) as arrays:
+            images = np.flatnonzero(arrays["memory_bank/written"])
+            rows = arrays["memory_bank/rows"][images].astype(np.float32, copy=False) if self.bank == "saved" else None
+            names = [name for name in arrays.files if name.endswith("/cluster_labels")]
+            labels = arrays[names[0]] if names else None
+        return Stored(checkpoint, step, images, rows, labels)
+
+    @property
+    def step(self):
+        """The step that the checkpoint is of."""
+        return self.stored.step
 
     # -- the training pictures ----------------------------------------------------------------------------------------
 
@@ -73,7 +94,7 @@ class TrainedRun:
 
             rows, images, _ = knn.embeddings(self.subject.embed, self._seen(self.train, "training pictures"))
         else:
-            rows, images = self._saved
+            rows, images = self.stored.rows, self.stored.images
         if len(images) < 4:
             raise UserError(f"--model_dir={self.folder}: {len(images)} pictures have an embedding; train on, or more")
         if not np.isfinite(rows).all():
@@ -105,7 +126,7 @@ class TrainedRun:
     @cached_property
     def cluster_labels(self):
         """The clusters `[n, H]` of these pictures that the run was training on; None where it had none."""
-        found = self._cluster_labels
+        found = self.stored.cluster_labels
         return None if found is None or (found < 0).all() else found[self.images]
 
     @property
@@ -122,7 +143,7 @@ class TrainedRun:
         """The network."""
         from la_tf import subject
 
-        return subject.of_checkpoint(self.folder, self.checkpoint)
+        return subject.of_checkpoint(self.folder, self.stored.checkpoint)
 
     def embed(self, images):
         """Returns unit rows `[n, D]` of the central views of training pictures, by the network as it is now."""
