@@ -93,7 +93,7 @@ def draw_neighbors(run, count, nearest):
                     f"{run.names[label]}\n{similarity:.3f}"
                     for label, similarity in zip(mate_labels, similarities[place], strict=True)
                 ],
-                "colors": [figures.color_of(label, truth[query]) for label in mate_labels],
+                "right": [retrieval.same_class(label, truth[query]) for label in mate_labels],
             }
         )
         numbers.append(
@@ -209,7 +209,7 @@ def draw_clusters(run, count, nearest):
         groups.append((HEADINGS[name] if labelled or name != "most mixed" else WIDEST, rows))
         numbers[name] = [_portrait_numbers(run, each) for each in chosen]
     origin = "the run's own, first clustering" if own else f"clustered anew, m = {run.clusters:,}"
-    title = f"clusters of {run.title}: {origin}{FRAMES if labelled else ''}"
+    title = f"clusters of {run.title}: {origin}{OF_CLASS if labelled else ''}"
     about = _about(run) | {"origin": origin, "clusters": len(found)}
     return figures.sheet(title, [group for group in groups if group[1]]), about | numbers
 
@@ -219,7 +219,7 @@ HEADINGS = {
     "tightest": "tightest: least spread about the centre",
     "most mixed": "most mixed: highest entropy of the labels",
 }
-FRAMES = " (blue: of the commonest class)"
+OF_CLASS = " (blue: of the commonest class)"
 WIDEST = "most mixed: widest spread about the centre (no labels)"
 
 
@@ -230,7 +230,7 @@ def _portrait_row(run, portrait, nearest):
     colors = [None] * len(members)
     if portrait.purity is not None:
         words += [f"purity {portrait.purity:.0%}", f"mostly {run.names[portrait.commonest]}"]
-        colors = [figures.color_of(label, portrait.commonest) for label in labels]
+        colors = [figures.FRAMES[retrieval.same_class(label, portrait.commonest)] for label in labels]
     return figures.Row("\n".join(words), list(run.pictures(run.train, members)), [""] * len(members), colors)
 
 

@@ -13,13 +13,15 @@ from la_tf import projector, tiles
 from la_tf.clustering import UNASSIGNED
 from la_tf.nearest_rows import nearest_others
 from la_tf.picture_sets import class_name
+from la_tf.retrieval import same_class
 
 SHEET, NEAREST = 6, 9  # pictures on a sheet, and neighbours of each
 AUGMENTED_EPOCHS = 8  # whose views are shown
 SAMPLE = 256  # images whose similarities make the histograms
 DENSEST = 30  # nearest rows of the histogram that all methods have (the paper's Figure 2)
 PROJECTED = 2000  # rows in the projector, at most
-SAME, OTHER = "#0072b2", "#d55e00"  # Okabe and Ito: told apart by colour-blind eyes too
+# Of a neighbour, by whether it is of the query's class. Okabe and Ito: told apart by colour-blind eyes too.
+COLORS = {True: "#0072b2", False: "#d55e00", None: tiles.INK}
 METRICS = {
     "knn_top1": "kNN, test split", "validation_knn_top1": "kNN, validation", "loss": "loss",
     "close_mean": "|C ∩ B|, mean", "purity": "cluster purity",
@@ -104,8 +106,7 @@ class Board(keras.callbacks.Callback):
             pictures.append(self.experiment.pictures(self.split, images))
             words = [(f"{self._class(images[0])}\n", tiles.INK)]
             for image, label, value in zip(images[1:], labels[1:], row_similarity, strict=True):
-                color = tiles.INK if min(label, labels[0]) < 0 else SAME if label == labels[0] else OTHER
-                words.append((f"{self._class(image)}\n{value:.2f}", color))
+                words.append((f"{self._class(image)}\n{value:.2f}", COLORS[same_class(label, labels[0])]))
             captions.append(words)
         return tiles.tiled(pictures, captions)
 

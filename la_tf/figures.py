@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from data.figures import fitting
 
 RIGHT, WRONG, INK, PALE = "#0072b2", "#d55e00", "#222222", "#767676"  # Okabe and Ito: told apart by all eyes
+FRAMES = {True: RIGHT, False: WRONG, None: None}  # of a picture, by whether it is of the class in question
 PANELS = (
     ("loss", "loss (nats)"),
     ("knn_top1", "kNN top-1, test"),
@@ -87,23 +88,16 @@ def _draw_row(figure, row, top, lead):
         left += CELL + GAP
 
 
-def color_of(label, wanted):
-    """Returns the colour of a picture beside others of the class `wanted`; None where either is not known (-1)."""
-    if min(label, wanted) < 0:
-        return None
-    return RIGHT if label == wanted else WRONG
-
-
 def neighbor_sheet(rows, neighbors_title):
     """Draws query pictures with their nearest training pictures (the paper's Figure 3).
 
-    rows: dicts with `query` and `nearest` (pictures `[h, w, 3]` in [0, 1]), `caption`, `captions`, `colors` (of each of
-    the nearest, `color_of`), and where they are to be grouped `group`, a heading.
+    rows: dicts with `query` and `nearest` (pictures `[h, w, 3]` in [0, 1]), `caption`, `captions`, `right`
+    (`retrieval.same_class` of query and nearest), and where they are to be grouped `group`, a heading.
     """
     groups = {}
     for row in rows:
         pictures, captions = [row["query"], *row["nearest"]], ["query", *row["captions"]]
-        shown = Row(row["caption"], pictures, captions, [None, *row["colors"]], lead=1)
+        shown = Row(row["caption"], pictures, captions, [None, *(FRAMES[right] for right in row["right"])], lead=1)
         groups.setdefault(row.get("group", ""), []).append(shown)
     return sheet(f"query, then its {neighbors_title}", list(groups.items()))
 

@@ -45,7 +45,7 @@ def sheet_of(folder, count=3, nearest=11):
     from la_tf import subject
     from la_tf.knn import embeddings, knn_votes
     from la_tf.nearest_rows import nearest_rows
-    from la_tf.retrieval import successes_and_failures
+    from la_tf.retrieval import same_class, successes_and_failures
     from la_tf.scores import decide
 
     dataset, train = experiment.dataset, experiment.train
@@ -78,7 +78,7 @@ def sheet_of(folder, count=3, nearest=11):
                 thumbnail(train, other, SIDE),
                 _title(dataset, train, other),
                 f"{similarity:.2f}",
-                None if min(label, train.labels[other]) < 0 else bool(label == train.labels[other]),
+                same_class(label, train.labels[other]),
             )
             for other, similarity in others[:nearest]
         )

@@ -9,12 +9,11 @@ import pytest
 from PIL import Image
 
 from data.errors import UserError
-from la_tf import checkpoints, density
-from la_tf.analysis import draw_curves
+from la_tf import analysis, checkpoints, cluster_portraits, density, figures
 from la_tf.config import Config
 from la_tf.experiment import Experiment
 from la_tf.model_dir import MetricsFile
-from la_tf.trained_run import DoesNotApply, TrainedRun
+from la_tf.trained_run import DoesNotApply, Judged, TrainedRun
 from tests.la_tf.reference import unit
 from tests.la_tf.test_bad_images import make_set
 from tests.la_tf.test_train import result_of
@@ -158,7 +157,25 @@ def test_a_place_that_cannot_be_written_is_named_before_anything_is_done(unlabel
 
 def test_a_run_without_an_epoch_has_no_curves(tmp_path):
     with pytest.raises(DoesNotApply, match="no epoch has ended yet"):
-        draw_curves(tmp_path)
+        analysis.draw_curves(tmp_path)
+
+
+def test_members_and_neighbours_without_a_label_have_no_frame(monkeypatch):
+    labels = np.array([1, 0, -1])
+    run_of_it = SimpleNamespace(
+        train=SimpleNamespace(labels=labels, names="abc"), test=SimpleNamespace(names="q"), names=["ant", "bee", "?"],
+        images=np.arange(3), rows=np.array([[1, 0], [0.8, 0.6], [0.6, 0.8]], np.float32),
+        judged=Judged(np.array([[1, 0]], np.float32), np.array([0]), np.array([1]), np.array([[0.0, 1.0]])),
+        pictures=lambda split, rows: np.zeros((len(rows), 2, 2, 3)),
+    )  # fmt: skip
+    portrait = cluster_portraits.portraits(run_of_it.rows, np.zeros(3, int), np.array([1, 1, -1]))[0]
+    row = analysis._portrait_row(run_of_it, portrait._replace(members=np.arange(3)), 3)
+    assert row.colors == [figures.RIGHT, figures.WRONG, None]
+    drawn = []
+    monkeypatch.setattr(analysis.figures, "neighbor_sheet", lambda rows, title: drawn.extend(rows))
+    monkeypatch.setattr(analysis, "_about", lambda run: {})
+    analysis.draw_neighbors(run_of_it, 1, 3)
+    assert [row["right"] for row in drawn] == [[True, False, None]]
 
 
 @pytest.mark.parametrize(

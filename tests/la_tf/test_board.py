@@ -73,7 +73,12 @@ def test_a_neighbour_whose_class_is_unknown_is_marked_as_neither_right_nor_wrong
     angles = np.arange(4) / 10  # the lower its number, the nearer to row 0
     rows = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     captions = board.Board(experiment, None, 1)._sheet(0, rows, np.ones(4, bool), np.arange(4))
-    assert [color for _, color in captions[0]] == [board.tiles.INK, board.SAME, board.OTHER, board.tiles.INK]
+    assert [color for _, color in captions[0]] == [
+        board.tiles.INK,
+        board.COLORS[True],
+        board.COLORS[False],
+        board.tiles.INK,
+    ]
     assert {color for _, color in captions[3]} == {board.tiles.INK}
     assert [text.split("\n")[0] for text, _ in captions[0]] == ["ant", "ant", "bee", "?"]
 
