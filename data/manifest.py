@@ -11,8 +11,8 @@ FILE = "dataset.json"
 
 
 def manifest(dataset: DataSet) -> dict:
-    """JSON-able: spec, kind, class_names, common_size (of the train split, as there), splits {name: count, fingerprint,
-    and names, bytes (records) per file}, and `hash`, which is the data set's identity wherever it lies."""
+    """JSON-able: spec, kind, class_names, class_count, common_size (of the train split, as there), splits {name: count,
+    fingerprint, and names, bytes (records) per file}, and `hash`, the data set's identity wherever it lies."""
     splits = {}
     for split in (dataset.train, dataset.test):
         if split is not None:
@@ -26,6 +26,7 @@ def manifest(dataset: DataSet) -> dict:
         "kind": dataset.kind,
         "hash": digest,
         "class_names": class_names,
+        "class_count": dataset.class_count,
         "common_size": size and list(size),
         "splits": splits,
     }

@@ -10,7 +10,6 @@ import numpy as np
 from tabulate import tabulate
 from tqdm import tqdm
 
-from data.errors import UserError
 from data.figures import fitting
 from la_tf import close_sets, cluster_portraits, clustering, density, embedding_figures, figures, mds, retrieval
 from la_tf.nearest_rows import nearest_rows
@@ -26,7 +25,7 @@ def draw_curves(folder):
     """Draws a run's metrics.jsonl: loss, kNN and LA's health by epoch."""
     epochs = epochs_of(folder)
     if not epochs:
-        raise UserError(f"--model_dir={folder}: no epoch has ended yet")
+        raise DoesNotApply(f"{folder}: no epoch has ended yet")
     return figures.curves(epochs), {"epochs": epochs}
 
 
@@ -94,7 +93,7 @@ def draw_neighbors(run, count, nearest):
                     f"{run.names[label]}\n{similarity:.3f}"
                     for label, similarity in zip(mate_labels, similarities[place], strict=True)
                 ],
-                "right": mate_labels == truth[query],
+                "right": [retrieval.same_class(label, truth[query]) for label in mate_labels],
             }
         )
         numbers.append(
@@ -210,7 +209,7 @@ def draw_clusters(run, count, nearest):
         groups.append((HEADINGS[name] if labelled or name != "most mixed" else WIDEST, rows))
         numbers[name] = [_portrait_numbers(run, each) for each in chosen]
     origin = "the run's own, first clustering" if own else f"clustered anew, m = {run.clusters:,}"
-    title = f"clusters of {run.title}: {origin}{FRAMES if labelled else ''}"
+    title = f"clusters of {run.title}: {origin}{OF_CLASS if labelled else ''}"
     about = _about(run) | {"origin": origin, "clusters": len(found)}
     return figures.sheet(title, [group for group in groups if group[1]]), about | numbers
 
@@ -220,7 +219,7 @@ HEADINGS = {
     "tightest": "tightest: least spread about the centre",
     "most mixed": "most mixed: highest entropy of the labels",
 }
-FRAMES = " (blue: of the commonest class)"
+OF_CLASS = " (blue: of the commonest class)"
 WIDEST = "most mixed: widest spread about the centre (no labels)"
 
 
@@ -231,7 +230,7 @@ def _portrait_row(run, portrait, nearest):
     colors = [None] * len(members)
     if portrait.purity is not None:
         words += [f"purity {portrait.purity:.0%}", f"mostly {run.names[portrait.commonest]}"]
-        colors = [figures.RIGHT if label == portrait.commonest else figures.WRONG for label in labels]
+        colors = [figures.FRAMES[retrieval.same_class(label, portrait.commonest)] for label in labels]
     return figures.Row("\n".join(words), list(run.pictures(run.train, members)), [""] * len(members), colors)
 
 

@@ -43,13 +43,14 @@ def main():
     for folder in folders:
         stored_config(folder)
     out = Path(given["out"] or Path(folders[0]) / "report")
+    model_dir.writable_folder(out)
     if figure == "curves":
-        return _written(figure, lambda analysis: analysis.draw_curves(folders[0]), out)
+        return _applies(figure, lambda: _written(figure, lambda analysis: analysis.draw_curves(folders[0]), out))
     runs = [TrainedRun(folder, given["bank"]) for folder in folders]
     if figure in ("neighbors", "mds"):
         _applies(figure, runs[0].need_labels)  # known without TensorFlow
     for run in runs:
-        _ = run.checkpoint
+        _ = run.stored
     if figure == "all" or figure in LOOKS or given["bank"] == "fresh":
         cli.load_tensorflow()
     draws = {

@@ -12,13 +12,16 @@ from data.sources import evenly_spaced
 from la_tf import projector, tiles
 from la_tf.clustering import UNASSIGNED
 from la_tf.nearest_rows import nearest_others
+from la_tf.picture_sets import class_name
+from la_tf.retrieval import same_class
 
 SHEET, NEAREST = 6, 9  # pictures on a sheet, and neighbours of each
 AUGMENTED_EPOCHS = 8  # whose views are shown
 SAMPLE = 256  # images whose similarities make the histograms
 DENSEST = 30  # nearest rows of the histogram that all methods have (the paper's Figure 2)
 PROJECTED = 2000  # rows in the projector, at most
-SAME, OTHER = "#0072b2", "#d55e00"  # Okabe and Ito: told apart by colour-blind eyes too
+# Of a neighbour, by whether it is of the query's class. Okabe and Ito: told apart by colour-blind eyes too.
+COLORS = {True: "#0072b2", False: "#d55e00", None: tiles.INK}
 METRICS = {
     "knn_top1": "kNN, test split", "validation_knn_top1": "kNN, validation", "loss": "loss",
     "close_mean": "|C ∩ B|, mean", "purity": "cluster purity",
@@ -35,7 +38,7 @@ class Board(keras.callbacks.Callback):
     def __init__(self, experiment, metrics_writer, updates):
         super().__init__()
         self.experiment, self.metrics_writer, self.updates = experiment, metrics_writer, updates
-        self.split, self.names = experiment.train, experiment.dataset.class_names
+        self.split = experiment.train
         self.epochs = math.ceil(experiment.max_steps / experiment.steps_per_epoch)
 
     def on_train_begin(self, logs=None):
@@ -102,11 +105,9 @@ class Board(keras.callbacks.Callback):
         captions = []
         for images, row_similarity in zip(shown, similarity, strict=True):
             labels = self.split.labels[images]
-            same = (labels == labels[0]) & (labels >= 0)
             words = [(f"{self._class(images[0])}\n", tiles.INK)]
-            for image, value, is_same in zip(images[1:], row_similarity, same[1:], strict=True):
-                color = (SAME if is_same else OTHER) if labels[0] >= 0 else tiles.INK
-                words.append((f"{self._class(image)}\n{value:.2f}", color))
+            for image, label, value in zip(images[1:], labels[1:], row_similarity, strict=True):
+                words.append((f"{self._class(image)}\n{value:.2f}", COLORS[same_class(label, labels[0])]))
             captions.append(words)
         return tiles.tiled(pictures, captions)
 
@@ -120,8 +121,7 @@ class Board(keras.callbacks.Callback):
         return tiles.tiled(pictures, [[(title, tiles.INK) for title in titles]] * len(pictures))
 
     def _class(self, image):
-        label = int(self.split.labels[image])
-        return "?" if label < 0 else str(self.names[label] if self.names else label)
+        return class_name(self.experiment.dataset, self.split.labels[image])
 
     def _pictures(self, images):
         """Yields the central views of `images`, a few of them at a time in memory."""

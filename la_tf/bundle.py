@@ -73,9 +73,9 @@ def _write(folder, embedder, step, view, bank, data, licence, facts):
         module.bank = NearestRows(bank)
         signatures["nearest"] = module.bank.concrete_function()
         checked["similarities"], _ = nearest_rows(checked["embedding"], bank.rows, CHECKED, bank.written)
-        of_bank = model_card.bank_facts(
-            bank.written, bank.rows.shape[1], facts.get("config", {}).get("bank_dtype", "float32")
-        )
+        config = facts.get("config", {})
+        trained = config.get("bank_dtype", "float32"), config.get("method")
+        of_bank = model_card.bank_facts(bank.written, bank.rows.shape[1], *trained)
     tf.saved_model.save(module, str(folder), signatures=signatures)
     with h5py.File(folder / WEIGHTS, "w") as file:
         for weight in embedder.weights:

@@ -28,6 +28,13 @@ FORMAT = 1
 _NAME = re.compile(r"step-(\d{8,})")
 
 
+class Gone(UserError):
+    """A checkpoint that was there is not any more: the run trains on, and keeps its newest ones alone."""
+
+    def __init__(self, checkpoint):
+        super().__init__(f"{checkpoint}: was removed meanwhile, as the run trains on; start again")
+
+
 def folder(model_dir):
     """Returns where the checkpoints of a run lie."""
     return Path(model_dir) / "checkpoints"
@@ -61,16 +68,22 @@ def best(model_dir, metric):
 
 
 def read_state(checkpoint):
-    """Returns the state of a checkpoint folder as a dict."""
-    state = json.loads((Path(checkpoint) / "state.json").read_text())
+    """Returns the state of a checkpoint folder as a dict; raises Gone where there is none."""
+    try:
+        state = json.loads((Path(checkpoint) / "state.json").read_text())
+    except FileNotFoundError:
+        raise Gone(checkpoint) from None
     if state.get("format") != FORMAT:
         raise ValueError(f"{checkpoint}: format {state.get('format')}, this version reads {FORMAT}")
     return state
 
 
 def read_arrays(checkpoint):
-    """Returns the `Arrays` of a checkpoint folder."""
-    return Arrays(checkpoint)
+    """Returns the `Arrays` of a checkpoint folder; raises Gone where there is none."""
+    try:
+        return Arrays(checkpoint)
+    except FileNotFoundError:
+        raise Gone(checkpoint) from None
 
 
 class Arrays:
@@ -86,11 +99,13 @@ class Arrays:
         self.files = [*self._npz.files, *self._rows]
 
     def __getitem__(self, name):
-        """Returns the array called `name`; raises KeyError where there is none, UserError for a damaged file."""
+        """Returns the array called `name`; raises KeyError where there is none, Gone, UserError for a damaged file."""
         if name not in self._rows:
             return self._npz[name]
         try:
             return np.load(self._rows[name], mmap_mode="r", allow_pickle=False)
+        except FileNotFoundError:
+            raise Gone(self._rows[name].parents[1]) from None
         except ValueError as error:
             raise UserError(f"{self._rows[name]}: is damaged ({error})") from None
 

@@ -56,23 +56,27 @@ def scaled_classes(panels, subtitle):
     panels: dicts with `title`, `stress_1`, and `classes`, dicts of `name`, `accuracy` and `points` `[n, 2]`.
     """
     most = max(len(panel["classes"]) for panel in panels)
-    dots = [np.concatenate([each["points"] for each in panel["classes"]]) for panel in panels]
-    middles = [(each.min(axis=0) + each.max(axis=0)) / 2 for each in dots]
-    reach = 0.53 * np.maximum(np.max([np.ptp(each, axis=0) for each in dots], axis=0), 1e-6)  # the same for all panels
+    clouds = [np.concatenate([each["points"] for each in panel["classes"]]) for panel in panels]
+    middles = [(each.min(axis=0) + each.max(axis=0)) / 2 for each in clouds]
+    widest = np.max([np.ptp(each, axis=0) for each in clouds], axis=0)  # the same scale for all panels
+    reach = 0.53 * np.maximum(widest, 1e-6)
     side = 4.8 * float(np.clip(reach[1] / reach[0], 0.5, 1))
     figure = blank(10, side + 0.7 + 0.22 * -(-most // 2), layout="constrained")
     figure.get_layout_engine().set(h_pad=0.1, w_pad=0.1)
     figure.suptitle(subtitle, fontsize=9, color=PALE)
     for axis, panel, middle in zip(figure.subplots(1, len(panels)), panels, middles, strict=True):
-        for each, color, marker in zip(panel["classes"], COLORS, MARKERS, strict=False):
-            label = f"{fitting(each['name'], 1.6, 9)}  {each['accuracy']:.0%}"
-            axis.scatter(*each["points"].T, s=20, color=color, marker=marker, alpha=0.75, linewidths=0, label=label)
+        labels = [f"{fitting(each['name'], 1.6, 9)}  {each['accuracy']:.0%}" for each in panel["classes"]]
+        dots = [
+            axis.scatter(*each["points"].T, s=20, color=color, marker=marker, alpha=0.75, linewidths=0)
+            for each, color, marker in zip(panel["classes"], COLORS, MARKERS, strict=False)
+        ]
         axis.set(xlim=middle[0] + reach[0] * _BOTH_WAYS, ylim=middle[1] + reach[1] * _BOTH_WAYS)
         axis.set(aspect="equal", xticks=[], yticks=[])
         axis.set_title(f"{panel['title']}   stress-1 {panel['stress_1']:.2f}")
+        # Labels by themselves: of those that dots have, Matplotlib leaves out the ones that begin with "_".
         axis.legend(
-            loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=2, frameon=False, fontsize=9, markerscale=1.4,
-            handletextpad=0.2,
+            dots, labels, loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=2, frameon=False, fontsize=9,
+            markerscale=1.4, handletextpad=0.2,
         )  # fmt: skip
         for spine in axis.spines.values():
             spine.set_edgecolor(PALE)

@@ -51,13 +51,14 @@ def read_bank(model_dir):
     newest = checkpoints.latest(model_dir)
     if newest is None:
         return None
+    step = checkpoints.read_state(newest)["step"]
     with checkpoints.read_arrays(newest) as arrays:
         rows, written = arrays.get("memory_bank/rows"), arrays.get("memory_bank/written")
         if rows is None:
             return None
         rows, written = np.asarray(rows, np.float32), np.asarray(written)
     usable = written & np.isfinite(rows).all(axis=1)
-    return Bank(rows, usable, checkpoints.read_state(newest)["step"]) if usable.any() else None
+    return Bank(rows, usable, step) if usable.any() else None
 
 
 def sampled(size, most, seed=0):
@@ -68,10 +69,12 @@ def sampled(size, most, seed=0):
 def map_of(bank, sample, seed=0):
     """Returns the Map of the `sample` `[S]` of a `Bank`'s rows."""
     there = np.flatnonzero(bank.written[sample])
-    rows = bank.rows[sample[there]]
     places = np.full((len(sample), 2), np.nan, np.float32)
     nearest = np.full((len(sample), NEAREST), -1, np.int32)
     similarities = np.full((len(sample), NEAREST), np.nan, np.float32)
+    if not len(there):
+        return Map(places, nearest, similarities)
+    rows = bank.rows[sample[there]]
     places[there] = in_the_plane(rows, seed)
     found, others = nearest_others(rows, np.arange(len(rows)), NEAREST)
     nearest[there, : others.shape[1]] = there[others]

@@ -239,7 +239,7 @@ def follow(estimator, eval_specs, report=print):
         try:
             state = checkpoints.read_state(checkpoint)
             estimator.restore(checkpoint)
-        except FileNotFoundError:
+        except checkpoints.Gone:
             time.sleep(POLL_SECONDS)  # the training process has removed it meanwhile: a newer one is there
             continue
         seen = checkpoint

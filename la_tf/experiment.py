@@ -286,8 +286,11 @@ class Experiment:
         return self.input_fn(ModeKeys.EVAL, None, split=split, rows=rows)
 
     def pictures(self, split, rows):
-        """Returns the centre views of some rows of a split, `[n, S, S, 3]` in [0, 1]; a bad picture's is black."""
-        batches = self.batches_of(split, np.asarray(rows))
+        """Returns the centre views of some rows of a split, `[n, S, S, 3]` in [0, 1]; a bad picture's is black.
+
+        To be looked at: bad ones are not listed.
+        """
+        batches = self.batches(ModeKeys.EVAL, None, split, np.asarray(rows))
         return np.concatenate([np.where(b["valid"][:, None, None, None], b["image"], 0) for b in batches])
 
     def train_spec(self, processes=ALONE):

@@ -31,6 +31,7 @@ def main():
     out = Path(out) if out else Path(folder) / "export" / "manual" / str(int(time.time()))
     if out.exists():
         raise UserError(f"--out={out}: exists already; choose a new folder")
+    model_dir.writable_folder(out.parent)
     cli.load_tensorflow()
     from data.encoded import stored_view
     from la_tf import bundle

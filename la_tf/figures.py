@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from data.figures import fitting
 
 RIGHT, WRONG, INK, PALE = "#0072b2", "#d55e00", "#222222", "#767676"  # Okabe and Ito: told apart by all eyes
+FRAMES = {True: RIGHT, False: WRONG, None: None}  # of a picture, by whether it is of the class in question
 PANELS = (
     ("loss", "loss (nats)"),
     ("knn_top1", "kNN top-1, test"),
@@ -90,30 +91,29 @@ def _draw_row(figure, row, top, lead):
 def neighbor_sheet(rows, neighbors_title):
     """Draws query pictures with their nearest training pictures (the paper's Figure 3).
 
-    rows: dicts with `query` and `nearest` (pictures `[h, w, 3]` in [0, 1]), `caption`, `captions`, `right` (bools:
-    of the same class as the query), and where they are to be grouped `group`, a heading.
+    rows: dicts with `query` and `nearest` (pictures `[h, w, 3]` in [0, 1]), `caption`, `captions`, `right`
+    (`retrieval.same_class` of query and nearest), and where they are to be grouped `group`, a heading.
     """
     groups = {}
     for row in rows:
-        colors = [RIGHT if right else WRONG for right in row["right"]]
-        shown = Row(
-            row["caption"], [row["query"], *row["nearest"]], ["query", *row["captions"]], [None, *colors], lead=1
-        )
+        pictures, captions = [row["query"], *row["nearest"]], ["query", *row["captions"]]
+        shown = Row(row["caption"], pictures, captions, [None, *(FRAMES[right] for right in row["right"])], lead=1)
         groups.setdefault(row.get("group", ""), []).append(shown)
     return sheet(f"query, then its {neighbors_title}", list(groups.items()))
 
 
 def curves(epochs):
-    """Draws loss, kNN and LA's health over the epochs of `metrics.jsonl`; shaded: the warm start."""
+    """Draws loss, kNN and LA's health over the epochs of `metrics.jsonl`; shaded: a warm start that has ended."""
     shown = [(name, title) for name, title in PANELS if any(name in epoch for epoch in epochs)]
     figure = blank(3.1 * len(shown), 2.7, layout="constrained")
     axes = figure.subplots(1, len(shown), squeeze=False)
-    warm = [epoch["epoch"] + 1 for epoch in epochs if epoch.get("phase") == "ir"]
+    ended = epochs[-1].get("phase") != "ir"  # else all of it may be Instance Recognition
+    warm = [epoch["epoch"] + 1 for epoch in epochs if ended and epoch.get("phase") == "ir"]
     for axis, (name, title) in zip(axes.flat, shown, strict=True):
         points = [(epoch["epoch"] + 1, epoch[name]) for epoch in epochs if name in epoch]
         if warm:
             axis.axvspan(0.5, max(warm) + 0.5, color="#e8e8e8", label="warm start (IR)")
-        axis.plot(*np.transpose(points), color=RIGHT, marker="." if len(points) < 2 else None)
+        axis.plot(*np.transpose(points), color=RIGHT, marker="." if len(points) < 30 else None)
         axis.set_xlim(0.5, epochs[-1]["epoch"] + 1.5)
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))

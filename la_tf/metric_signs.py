@@ -21,7 +21,10 @@ class Reading:
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is read: `judge(values, run)` takes its values over the present phase, returns sign and comment."""
+    """How a metric is read: `judge(values, epoch, run)` returns sign and comment.
+
+    values: those of the present phase, in order; epoch: the metrics of the epoch that the last of them is of.
+    """
 
     title: str
     meaning: str
@@ -30,47 +33,57 @@ class Metric:
 
 
 def readings(run):
-    """Returns the Readings of a `PastRun`: every metric of METRICS that its last epoch has, in that order."""
-    if not run.epochs:
-        return []
-    last = run.epochs[-1]
-    phase = [epoch for epoch in run.epochs if epoch.get("phase") == last.get("phase")]
-    found = []
-    for name, metric in METRICS.items():
-        if name in last:
-            values = [epoch[name] for epoch in phase if name in epoch]
-            sign, comment = metric.judge(values, run) if math.isfinite(values[-1]) else (BAD, "not a number")
-            value = metric.form.format(values[-1], **last)
-            found.append(Reading(name, metric.title, value, metric.meaning, sign, comment))
-    return found
+    """Returns the Readings of a `PastRun`: every metric of METRICS that the present phase has, in that order.
+
+    Each is of the newest epoch that has it: those of clusters come only where clusters are renewed.
+    """
+    phase = [epoch for epoch in run.epochs if epoch.get("phase") == run.epochs[-1].get("phase")]
+    known = {name: [epoch for epoch in phase if name in epoch] for name in METRICS}
+    return [_reading(name, epochs, run) for name, epochs in known.items() if epochs]
 
 
-def _close_mean(values, run):
+def _reading(name, epochs, run):
+    metric, newest = METRICS[name], epochs[-1]
+    values = [epoch[name] for epoch in epochs]
+    sign, comment = metric.judge(values, newest, run) if math.isfinite(values[-1]) else (BAD, "not a number")
+    if newest is not run.epochs[-1]:
+        comment += f" (measured in epoch {newest['epoch'] + 1})"
+    return Reading(name, metric.title, metric.form.format(values[-1], **newest), metric.meaning, sign, comment)
+
+
+def _close_mean(values, epoch, run):
+    chosen = run.identity.get("close") or "clusters"
+    if chosen == "self":
+        return UNKNOWN, "C_i is the picture's own row, as --close=self wants it"
+    more, fewer = {
+        "clusters": ("fewer clusters", "more clusters"),
+        "knn": ("a larger --close_k", "a smaller --close_k"),
+    }[chosen]
     close, k = values[-1], run.identity.get("background_k") or math.inf
     if run.identity.get("background", "knn") != "knn":
         k = math.inf
     if close < 2:
-        return BAD, "next to nobody is close: LA has become Instance Recognition; take fewer clusters, or a larger k"
+        return BAD, f"next to nobody is close: LA has become Instance Recognition; take {more}, or a larger k"
     if close > 0.8 * k:
-        return BAD, f"C_i covers nearly all of B_i (k = {k}): no gradient is left; take more clusters, or a larger k"
+        return BAD, f"C_i covers nearly all of B_i (k = {k}): no gradient is left; take {fewer}, or a larger k"
     if close > k / 2:
         return WATCH, f"a large part of B_i (k = {k}); up to a third is usual"
     return GOOD, "a few, up to a third of k" if math.isinf(k) else f"a fitting part of k = {k}"
 
 
-def _empty_fraction(values, run):
+def _empty_fraction(values, epoch, run):
     if values[-1] > 0.05:
         return BAD, "many pictures learn nothing: k is too small, or embeddings move faster than the bank follows"
     return GOOD, "next to none"
 
 
-def _own_in_background(values, run):
+def _own_in_background(values, epoch, run):
     if values[-1] < 0.9:
         return WATCH, "below 0.9: embeddings move faster than the bank follows; a longer warm start or a larger k helps"
     return GOOD, "the bank keeps up"
 
 
-def _close_skewness(values, run):
+def _close_skewness(values, epoch, run):
     if len(values) < 4:
         return UNKNOWN, "too few epochs for a trend"
     if values[-1] > 1.1 * min(values[: len(values) // 2]):
@@ -78,15 +91,14 @@ def _close_skewness(values, run):
     return GOOD, "it does not rise"
 
 
-def _cluster_sizes(values, run):
-    last = run.epochs[-1]
-    if values[-1] > 10 * last.get("cluster_median", math.inf):
+def _cluster_sizes(values, epoch, run):
+    if values[-1] > 10 * epoch.get("cluster_median", math.inf):
         return BAD, "the largest has over ten times the median: one cluster swallows the rest"
     return GOOD, "none swallows the rest"
 
 
-def _nmi_previous(values, run):
-    chance = run.epochs[-1].get("nmi_chance")
+def _nmi_previous(values, epoch, run):
+    chance = epoch.get("nmi_chance")
     if chance is not None:
         noise = values[-1] <= 1.05 * chance
         return (BAD, "no more than chance") if noise else (GOOD, f"above chance ({chance:.2f})")
@@ -95,14 +107,14 @@ def _nmi_previous(values, run):
     return GOOD, "clusters last from one time to the next"
 
 
-def _nmi_between(values, run):
+def _nmi_between(values, epoch, run):
     if values[-1] > 0.98:
         return WATCH, "all clusterings are one: H of them buy nothing"
     return GOOD, "clusterings differ"
 
 
-def _purity(values, run):
-    knn = next((run.epochs[-1][name] for name in ("knn_top1", "validation_knn_top1") if name in run.epochs[-1]), None)
+def _purity(values, epoch, run):
+    knn = epoch.get("knn_top1", epoch.get("validation_knn_top1"))
     if knn is not None and values[-1] < knn - 0.2:
         return WATCH, f"far below kNN ({knn:.2f}): warm up longer, or take more clusters"
     if len(values) > 3 and values[-1] < max(values) - 0.05:
@@ -110,26 +122,26 @@ def _purity(values, run):
     return GOOD, "in step with kNN" if knn is not None else "it does not fall"
 
 
-def _search_recall(values, run):
+def _search_recall(values, epoch, run):
     return (GOOD, "above 0.95") if values[-1] >= 0.95 else (WATCH, "below 0.95: raise --visited_rows")
 
 
-def _unclustered(values, run):
+def _unclustered(values, epoch, run):
     return (WATCH, "most are noise: raise --dbscan_eps") if values[-1] > 0.5 else (GOOD, "most have a cluster")
 
 
-def _clusters_empty(values, run):
+def _clusters_empty(values, epoch, run):
     clusters = run.identity.get("clusters") or math.inf
     return (BAD, "half of the classes are empty: collapse") if values[-1] > clusters / 2 else (GOOD, "few")
 
 
-def _code_perplexity(values, run):
+def _code_perplexity(values, epoch, run):
     prototypes = run.identity.get("prototypes") or math.inf
     near = values[-1] > 0.8 * prototypes
     return (BAD, "near the number of prototypes: collapse") if near else (GOOD, "codes tell pictures apart")
 
 
-def _bad_images(values, run):
+def _bad_images(values, epoch, run):
     return (WATCH, "they are left out; bad_images.csv says why") if values[-1] else (GOOD, "all can be read")
 
 

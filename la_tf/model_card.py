@@ -8,7 +8,7 @@ import re
 import time
 from pathlib import Path
 
-from la_tf import model_dir
+from la_tf import model_dir, names_file
 from models.preprocessing import SMALL_IMAGE
 
 FORMAT = 1
@@ -101,9 +101,13 @@ def model_card(description, data, bank, licence=None):
     }
 
 
-def bank_facts(written, dimension, stored_in="float32"):
-    """Returns what a card says of a memory bank, of whose N rows `written` `[N]` bool are part of the export."""
+def bank_facts(written, dimension, stored_in="float32", method=None):
+    """Returns what a card says of a memory bank, of whose N rows `written` `[N]` bool are part of the export.
+
+    stored_in: the numbers that it was trained in; method: how, for an untrained network's rows average nothing.
+    """
     rows = int(written.sum())
+    averaged = "the running average of its embeddings under augmentation"
     return {
         "included": True,
         "rows": rows,
@@ -111,7 +115,8 @@ def bank_facts(written, dimension, stored_in="float32"):
         "dimension": dimension,
         "megabytes": round(rows * (4 * dimension + 8) / 1e6, 1),
         "trained_in": stored_in,
-        "is": "one unit row for each training picture: the running average of its embeddings under augmentation",
+        "is": "one unit row for each training picture: "
+        + ("the embedding of its central view" if method == "random" else averaged),
         "indices": "rows of the training split, as the run's dataset.json lists them; rows never written are left out",
     }
 
@@ -269,9 +274,11 @@ def _limits(description, bank):
         "unlike them were not tried, and no bias was examined."
     )
     if bank["included"]:
-        found.append(
-            "A bank row averages views of a picture over training: the picture's own embedding is near it, not on it."
-        )
+        if config.get("method") != "random":
+            found.append(
+                "A bank row averages views of a picture over training: the picture's own embedding is near it, not on "
+                "it."
+            )
         if bank["trained_in"] != "float32":
             found.append(
                 f"The bank was trained in {bank['trained_in']}: its rows have unit length to three digits or so."
@@ -370,7 +377,5 @@ def _number(value):
 
 def _text(value):
     """Returns `value` as text that Markdown, its tables and the HTML within it leave as it is, on one line."""
-    text = str(value).encode(errors="replace").decode()  # names of files may be any bytes
-    text = re.sub(r"[\x00-\x1f\x7f\u0085\u2028\u2029]+", " ", text)
-    text = html.escape(text).replace("|", "&#124;").replace("`", "&#96;").replace("\\", "&#92;")
+    text = html.escape(names_file.shown(value)).replace("|", "&#124;").replace("`", "&#96;").replace("\\", "&#92;")
     return re.sub(r"([*_\[\]~])", r"\\\1", text)

@@ -5,6 +5,7 @@ import fcntl
 import importlib.metadata
 import json
 import os
+import tempfile
 from pathlib import Path
 
 from data.errors import UserError
@@ -84,6 +85,16 @@ def locked(folder, flag="model_dir", remedy="wait for it, or watch it by --mode=
         except BlockingIOError:
             raise UserError(f"--{flag}={folder}: another process is {doing} there; {remedy}") from None
         yield
+
+
+def writable_folder(path, flag="out"):
+    """Makes a folder where there is none; raises UserError naming `flag` where nothing can be written into it."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise UserError(f"--{flag}={path}: cannot be written ({error.strerror}); choose another") from None
 
 
 def folder_entries(path):

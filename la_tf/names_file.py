@@ -67,5 +67,9 @@ def location(root, name):
 
 def shown(name):
     """Returns a name as it can be printed and drawn: bytes that are no UTF-8, and control characters, as escapes."""
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+    return "".join(letter if letter.isprintable() else _escaped(letter) for letter in str(name))
+
+
+def _escaped(letter):
+    byte = ord(letter) - 0xDC00  # of one that was no UTF-8
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else letter.encode("unicode_escape").decode()

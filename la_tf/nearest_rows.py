@@ -36,9 +36,11 @@ def nearest_others(rows, images, neighbors, eligible=None):
     """
     images = np.asarray(images)
     similarities, found = nearest_rows(rows[images], rows, neighbors + 1, eligible)
+    if not found.shape[1]:
+        return similarities, found
     keep = found != images[:, None]
     keep[keep.all(axis=1), -1] = False  # behind so many copies that it is not among them
-    shape = (len(images), max(found.shape[1] - 1, 0))
+    shape = (len(images), found.shape[1] - 1)
     return similarities[keep].reshape(shape), found[keep].reshape(shape)
 
 

@@ -7,7 +7,8 @@ import numpy as np
 from data.errors import UserError
 from data.sources import evenly_spaced
 from la_tf.experiment import Experiment, stored_config
-from la_tf.picture_sets import class_name, readable
+from la_tf.names_file import shown as printable
+from la_tf.picture_sets import class_name
 from la_tf.specs import ModeKeys
 from la_tf.thumbnails import thumbnail
 
@@ -44,7 +45,7 @@ def sheet_of(folder, count=3, nearest=11):
     from la_tf import subject
     from la_tf.knn import embeddings, knn_votes
     from la_tf.nearest_rows import nearest_rows
-    from la_tf.retrieval import successes_and_failures
+    from la_tf.retrieval import same_class, successes_and_failures
     from la_tf.scores import decide
 
     dataset, train = experiment.dataset, experiment.train
@@ -77,7 +78,7 @@ def sheet_of(folder, count=3, nearest=11):
                 thumbnail(train, other, SIDE),
                 _title(dataset, train, other),
                 f"{similarity:.2f}",
-                None if min(label, train.labels[other]) < 0 else bool(label == train.labels[other]),
+                same_class(label, train.labels[other]),
             )
             for other, similarity in others[:nearest]
         )
@@ -89,4 +90,4 @@ def sheet_of(folder, count=3, nearest=11):
 def _title(dataset, split, row):
     """Returns the class of a picture, the name of its file where it has none."""
     label = split.labels[row]
-    return class_name(dataset, label) if label >= 0 else readable(split.names[row].rpartition("/")[2])
+    return class_name(dataset, label) if label >= 0 else printable(split.names[row].rpartition("/")[2])

@@ -7,6 +7,8 @@ from bokeh.embed import components
 from bokeh.resources import Resources
 from markupsafe import Markup
 
+from la_tf.names_file import shown
+
 TEMPLATES = Path(__file__).with_name("templates")
 
 
@@ -19,6 +21,7 @@ def render(template, figures, **values):
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_printable,
     )
     environment.globals["zip"] = zip
     return environment.get_template(template).render(
@@ -28,3 +31,8 @@ def render(template, figures, **values):
         drawn={name: Markup(element) for name, element in drawn.items()},
         **values,
     )
+
+
+def _printable(value):
+    """Names, and so errors that name something, may hold bytes that are no text; a page is UTF-8."""
+    return shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value

@@ -7,6 +7,7 @@ from data import manifest
 from data.errors import UserError
 from la_tf import checkpoints, results
 from la_tf.model_dir import read_json
+from la_tf.names_file import shown
 from la_tf.summary import epochs_of
 
 
@@ -32,7 +33,7 @@ class PastRun:
     @property
     def trained_here(self):
         """Whether it is a run of la_tf.train, not results alone."""
-        return bool(self.identity)
+        return self.method is not None
 
     @property
     def config(self):
@@ -46,8 +47,8 @@ class PastRun:
 
     @property
     def classes(self):
-        """Number of named classes, 0 where there are none."""
-        return len(self.dataset.get("class_names", ()))
+        """Number of classes, 0 where there are none or, in old runs, none with a name."""
+        return self.dataset.get("class_count", len(self.dataset.get("class_names", ())))
 
     def size(self, split="train"):
         """Returns the number of pictures of a split, 0 where it is unknown or not there."""
@@ -69,15 +70,16 @@ class PastRun:
 def read_run(folder, name=None):
     """Returns the PastRun of a folder; raises UserError where it holds neither a run nor results."""
     folder = Path(folder)
-    name = name or folder.resolve().name
+    name = shown(name or folder.resolve().name)
     records = tuple(results.read([folder])) if (folder / results.FILE).exists() else ()
-    if not (folder / "config.json").exists():
+    stored = stored_run(folder)
+    if not stored:
         if not records:
-            raise UserError(f"--runs={folder}: holds neither a run (config.json) nor results ({results.FILE})")
+            raise UserError(
+                f"--runs={folder}: holds neither a run of la_tf.train (a config.json that names a method) nor results "
+                f"({results.FILE})"
+            )
         return PastRun(name, folder, records=records)
-    stored = read_json(folder / "config.json")
-    if not isinstance(stored, dict) or not {"identity", "circumstances"} <= stored.keys():
-        raise UserError(f"{folder / 'config.json'}: was not written by la_tf.train")
     frozen, newest = folder / manifest.FILE, checkpoints.latest(folder)
     state = checkpoints.read_state(newest) if newest else {}
     return PastRun(
@@ -92,6 +94,20 @@ def read_run(folder, name=None):
         step=state.get("step", 0),
         stopped=bool(state.get("stopped")),
     )
+
+
+def stored_run(folder):
+    """Returns the config.json of a run of la_tf.train, {} where there is none or it is somebody else's: a detector's.
+
+    Raises UserError where it is nobody's.
+    """
+    path = Path(folder) / "config.json"
+    if not path.exists():
+        return {}
+    stored = read_json(path)
+    if not isinstance(stored, dict) or not {"identity", "circumstances"} <= stored.keys():
+        raise UserError(f"{path}: was not written by la_tf.train")
+    return stored if "method" in stored["identity"] else {}
 
 
 def read_runs(folders):

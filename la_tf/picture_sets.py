@@ -7,6 +7,7 @@ from tqdm import tqdm
 
 from data.config import open_configured
 from data.errors import UserError
+from la_tf import names_file
 from la_tf.embedding_map import sampled
 from la_tf.experiment import stored_config
 from la_tf.thumbnails import thumbnail
@@ -42,7 +43,7 @@ def open_pictures(run, most, size):
     except UserError as error:
         return PictureSet(size, rows, problem=str(error))
     train = dataset.train
-    described = tqdm(rows, desc=f"pictures of {readable(dataset.spec)}", unit=" pictures", leave=False)
+    described = tqdm(rows, desc=f"pictures of {names_file.shown(dataset.spec)}", unit=" pictures", leave=False)
     labels = train.labels[rows]
     return PictureSet(
         size=size,
@@ -50,7 +51,7 @@ def open_pictures(run, most, size):
         class_count=dataset.class_count,
         labels=labels,
         classes=tuple(class_name(dataset, label) for label in labels),
-        names=tuple(readable(train.names[row]) for row in rows),
+        names=tuple(names_file.shown(train.names[row]) for row in rows),
         pictures=tuple(thumbnail(train, row) for row in described),
     )
 
@@ -59,9 +60,4 @@ def class_name(dataset, label):
     """Returns what a label is called: its class, its number where classes have no names, UNKNOWN for -1."""
     if label < 0:
         return UNKNOWN
-    return readable(str(dataset.class_names[label] if dataset.class_names else label))
-
-
-def readable(name):
-    """Returns a file name as text that can be shown: bytes that are no UTF-8 become question marks in a diamond."""
-    return name.encode(errors="surrogateescape").decode(errors="replace")
+    return names_file.shown(dataset.class_names[label] if dataset.class_names else label)

@@ -9,6 +9,7 @@ from PIL import Image
 from tensorboard.plugins import projector
 
 from la_tf.model_dir import write_text
+from la_tf.names_file import shown
 from la_tf.tiles import scaled
 
 FOLDER = "projector"
@@ -48,9 +49,7 @@ def write(logdir, name, rows, pictures, columns, side=40):
 
 
 def _cell(value):
-    """A text without what parts cells and lines; names of files may hold anything."""
-    text = str(value).encode(errors="backslashreplace").decode()
-    return " ".join(text.split()) or "?"
+    return shown(value) or "?"  # without what parts cells and lines; names of files may hold anything
 
 
 def _replace(path, write_to):

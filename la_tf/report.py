@@ -17,9 +17,9 @@ from data import cli
 from data.errors import FlagError, UserError
 from la_tf import results, table_formats
 from la_tf.comparison import compare
-from la_tf.model_dir import write_text
+from la_tf.model_dir import writable_folder, write_text
 from la_tf.paper_tables import TABLES
-from la_tf.past_run import read_runs
+from la_tf.past_run import read_runs, stored_run
 
 flags.DEFINE_string("table", None, f"{' | '.join(TABLES)}: which table of the paper; without it, the page.")
 flags.DEFINE_string(
@@ -50,8 +50,8 @@ def write_page():
     target = Path(out) / "index.html"
     if Path(out).is_file():
         raise FlagError(f"--out={out}: is a file; name a folder, in which index.html is written")
-    folders = folders_of(flags.FLAGS["runs"].value, ("config.json", results.FILE))
-    runs = read_runs(folders)
+    runs = read_runs(folders_of(flags.FLAGS["runs"].value, has_a_page, "a run or its results"))
+    writable_folder(out)
     if pictures and any(run.trained_here for run in runs):
         cli.load_tensorflow()  # for the networks, which find the neighbours of evaluation pictures
         logging.getLogger("tensorflow").setLevel(logging.ERROR)  # that each run has a network of its own is no problem
@@ -59,7 +59,7 @@ def write_page():
 
     page = page_of(runs, pictures)
     _write(target, page, out)
-    return {"page": str(target), "runs": [run.name for run in runs], "megabytes": round(len(page.encode()) / 1e6, 2)}
+    return {"page": str(target), "runs": [run.name for run in runs], "megabytes": round(target.stat().st_size / 1e6, 2)}
 
 
 def print_table():
@@ -88,8 +88,22 @@ def print_table():
     return {"table": comparison.name, "folders": folders, "cells": cells, **({"out": out} if out else {})}
 
 
-def folders_of(text, wanted=(results.FILE,)):
-    """Returns the folders that --runs names, of a pattern those that hold a file `wanted`; FlagError without any."""
+def has_results(folder):
+    """Whether la_tf.evaluate has left results in a folder."""
+    return (Path(folder) / results.FILE).exists()
+
+
+def has_a_page(folder):
+    """Whether a folder holds a run or results; says so of one that looks like a run but is a detector's."""
+    if has_results(folder) or stored_run(folder):
+        return True
+    if (Path(folder) / "config.json").exists():
+        print(f"{folder}: passed over: no run of la_tf.train", file=sys.stderr)
+    return False
+
+
+def folders_of(text, wanted=has_results, what=results.FILE):
+    """Returns the folders that --runs names, of a pattern those that are `wanted`; FlagError without any."""
     if not text:
         raise FlagError("--runs: name the folders to report on, e.g. --runs=runs/a,runs/b")
     folders = []
@@ -97,10 +111,9 @@ def folders_of(text, wanted=(results.FILE,)):
         if Path(part).is_dir() or not glob.has_magic(part):
             folders.append(part)
             continue
-        found = [path for path in sorted(glob.glob(part)) if any((Path(path) / name).exists() for name in wanted)]
+        found = [path for path in sorted(glob.glob(part)) if wanted(path)]
         if not found:
-            missing = " or ".join(wanted)
-            raise FlagError(f"--runs={part}: no folder that it matches holds {missing}; la_tf.evaluate makes results")
+            raise FlagError(f"--runs={part}: no folder that it matches holds {what}; la_tf.evaluate makes results")
         folders += found
     return [*dict.fromkeys(folders)]
 

@@ -21,11 +21,11 @@ CLASSES_NAMED = 20  # in the legend of a map
 
 
 class Maps(NamedTuple):
-    """The Maps of all runs on the same pictures, by the number of the run, and their Banks."""
+    """Of all runs on the same pictures, by the number of the run: their Maps, and what is said `about` each."""
 
     pictures: PictureSet
     maps: dict
-    banks: dict
+    about: dict
 
 
 def page_of(runs, pictures=5000):
@@ -34,15 +34,20 @@ def page_of(runs, pictures=5000):
     pictures: how many may be on its maps in all; data sets share them. 0: no maps, and no networks (TensorFlow) are
     loaded to find the nearest training pictures of evaluation pictures.
     """
-    banks = _banks(runs)
-    histograms = {number: histograms_of(bank) for number, bank in banks.items()}
-    return render(
-        runs,
-        histograms={number: found for number, found in histograms.items() if found},
-        maps=_maps(runs, banks, pictures) if pictures else [],
-        sheets=_sheets(runs, banks) if pictures else {},
-        without_pictures=not pictures,
-    )
+    with_checkpoint = [number for number, run in enumerate(runs) if run.trained_here and run.step]
+    sets = len({runs[number].identity.get("data") for number in with_checkpoint})
+    histograms, maps, with_bank = {}, {}, []
+    for number in tqdm(with_checkpoint, desc="memory banks", unit=" run", leave=False):
+        bank = read_bank(runs[number].folder)  # of one run at a time: it may be large
+        if bank is None:
+            continue
+        with_bank.append(number)
+        if found := histograms_of(bank):
+            histograms[number] = found
+        if pictures:
+            _add_map(maps, runs, number, bank, pictures // sets)
+    sheets = _sheets(runs, with_bank) if pictures else {}
+    return render(runs, histograms, list(maps.values()), sheets, without_pictures=not pictures)
 
 
 def render(runs, histograms=None, maps=(), sheets=None, without_pictures=False):
@@ -62,8 +67,7 @@ def render(runs, histograms=None, maps=(), sheets=None, without_pictures=False):
         for number in group.maps:
             target = f"neighbors-{number}"
             figures[f"map-{number}"] = page_figures.embedding_map(source, number, target)
-            about = _about(group.pictures, group.banks[number])
-            shown[number] = {"target": target, "about": about, "classes": _legend(group.pictures)}
+            shown[number] = {"target": target, "about": group.about[number], "classes": _legend(group.pictures)}
     untrained, records = untrained_knn(runs), results.read([run.folder for run in runs if run.records])
     return pages.render(
         "report.html",
@@ -90,13 +94,16 @@ def render(runs, histograms=None, maps=(), sheets=None, without_pictures=False):
 
 
 def scores(record):
-    """Returns the headline numbers of a line of results.jsonl: {name: share}, of readouts one for each endpoint."""
+    """Returns the headline numbers of a line of results.jsonl: {name: share}.
+
+    Of readouts one for each endpoint, of fine-tuning one for each share of the labels and each beginning.
+    """
     found = record["results"]
     flat = {name: found[name] for name in ("top1", "top5", "class_mean", "mAP") if _is_number(found.get(name))}
-    for name, part in found.items():
-        if isinstance(part, dict) and _is_number(part.get("top1")) and name != "per_class":
-            flat[name] = part["top1"]
-    return flat
+    parts = {name: part for name, part in found.items() if isinstance(part, dict) and name != "per_class"}
+    if record["protocol"] == "finetune":
+        parts = {f"{share}% {name}": part[name] for share, part in parts.items() for name in ("pretrained", "scratch")}
+    return flat | {name: part["top1"] for name, part in parts.items() if _is_number(part.get("top1"))}
 
 
 def differences(runs):
@@ -119,26 +126,26 @@ def _text(key, value):
     return "none" if value is None else str(value)
 
 
-def _banks(runs):
-    """Returns the banks of runs by their number, without those of runs that have none."""
-    found = {number: read_bank(run.folder) for number, run in enumerate(runs) if run.trained_here}
-    return {number: bank for number, bank in found.items() if bank is not None}
+def _add_map(maps, runs, number, bank, most):
+    """Adds the map of a run to those on the same pictures: `maps`, Maps by data set; at most `most` pictures each."""
+    data = runs[number].identity.get("data")
+    if data not in maps:
+        same = [run for run in runs if run.identity.get("data") == data]
+        maps[data] = Maps(_first_that_opens(same, most, len(bank.rows)), {}, {})
+        if problem := maps[data].pictures.problem:
+            print(f"{runs[number].name}: a map without pictures: {problem}", file=sys.stderr)
+    pictures, found, about = maps[data]
+    found[number], about[number] = map_of(bank, pictures.rows), _about(pictures, bank)
 
 
-def _maps(runs, banks, most):
-    """Returns a Maps for each set of pictures, of all runs with a bank; at most `most` pictures in all."""
-    by_data = {}
-    for number, bank in banks.items():
-        by_data.setdefault((runs[number].identity.get("data"), len(bank.rows)), []).append(number)
-    made = []
-    for (_, size), numbers in by_data.items():
-        pictures = open_pictures(runs[numbers[0]], most // len(by_data), size)
-        if pictures.problem:
-            print(f"{runs[numbers[0]].name}: a map without pictures: {pictures.problem}", file=sys.stderr)
-        bar = tqdm(numbers, desc="maps", unit=" map", leave=False)
-        found = {number: map_of(banks[number], pictures.rows) for number in bar}
-        made.append(Maps(pictures, found, {number: banks[number] for number in numbers}))
-    return made
+def _first_that_opens(runs, most, size):
+    """Returns the PictureSet of runs on the same pictures: one of them may know where these lie now."""
+    tried = []
+    for run in runs:
+        tried.append(open_pictures(run, most, size))
+        if not tried[-1].problem:
+            return tried[-1]
+    return tried[0]
 
 
 def _about(pictures, bank):
@@ -163,12 +170,12 @@ def _legend(pictures):
     return tuple((title, page_figures.class_colors([label], count)[0]) for label, title in named.items())
 
 
-def _sheets(runs, banks):
-    """Returns the Sheet of every run with a bank by its number, or in a few words why there is none."""
+def _sheets(runs, numbers):
+    """Returns the Sheets of the runs of these `numbers` by number, or in a few words why there is none."""
     from la_tf.neighbor_sheets import sheet_of
 
     made = {}
-    for number in tqdm(banks, desc="neighbour sheets", unit=" run", leave=False):
+    for number in tqdm(numbers, desc="neighbour sheets", unit=" run", leave=False):
         try:
             made[number] = sheet_of(runs[number].folder)
         except UserError as error:

@@ -32,6 +32,11 @@ def _first(candidates, key, truth, count):
     return ordered[np.argsort(places, kind="stable")][:count]
 
 
+def same_class(label, other):
+    """Returns whether two pictures are of one class by their labels, None where one of these is unknown (-1)."""
+    return None if min(label, other) < 0 else bool(label == other)
+
+
 def class_accuracies(votes, truth):
     """Returns the share of the queries of each class that `votes` `[Q, classes]` get right, NaN for one without any."""
     classes = votes.shape[1]

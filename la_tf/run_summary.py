@@ -55,11 +55,11 @@ def summarize(run, untrained=None, histograms=None):
         *health_findings(run),
         *(spread_findings(histograms.edges, histograms.far) if histograms else ()),
     )
-    return Summary(*verdict(found), found)
+    return Summary(*verdict(found, scored=bool(_knn(run.epochs)[1])), found)
 
 
-def verdict(findings):
-    """Returns the sign and the words that follow from all findings together."""
+def verdict(findings, scored):
+    """Returns the sign and the words that follow from all findings together; `scored`: whether there is any kNN."""
     signs = {finding.sign for finding in findings}
     by_title = {finding.title: finding.sign for finding in findings}
     judged = by_title.get("kNN", UNKNOWN)
@@ -70,9 +70,8 @@ def verdict(findings):
     if judged == UNKNOWN:
         if by_title.get("Loss", UNKNOWN) == UNKNOWN:
             return UNKNOWN, "Too early to tell."
-        return (
-            WATCH if WATCH in signs else GOOD
-        ), "No labels tell how good it is; the loss and the clusters are shown."
+        missing = "What chance comes to is unknown, and so how good" if scored else "No score tells how good"
+        return (WATCH if WATCH in signs else GOOD), f"{missing} it is; the loss and the clusters are shown."
     if judged == WATCH:
         return WATCH, "It learns something, but not much yet."
     return (WATCH, "It is working, with something to look at.") if WATCH in signs else (GOOD, "It is working.")
@@ -152,10 +151,11 @@ def loss_findings(epochs, method):
 def health_findings(run):
     """Yields what of the method's own metrics is not as it should be, or that all of them are."""
     judged = [reading for reading in readings(run) if reading.sign != UNKNOWN]
-    wrong = [reading for reading in judged if reading.sign != GOOD]
-    for reading in wrong:
-        yield Finding(reading.sign, reading.title, f"{reading.value}: {reading.comment}.")
-    if judged and not wrong:
+    for reading in judged:
+        if reading.sign != GOOD:
+            yield Finding(reading.sign, reading.title, f"{reading.value}: {reading.comment}.")
+    own = [reading.sign for reading in judged if reading.name != "bad_images"]  # which is the data's health
+    if own and {*own} == {GOOD}:
         yield Finding(GOOD, "Health", "The method's own numbers are as they should be.")
 
 

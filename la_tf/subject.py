@@ -39,9 +39,13 @@ class Subject:
 
 
 def of_run(folder, step=None):
-    """Returns the Subject of a run's checkpoint (None: the newest), its memory bank included."""
+    """Returns the Subject of a run's checkpoint at `step` (None: the newest), its memory bank included."""
+    return of_checkpoint(folder, checkpoints.chosen(folder, step))
+
+
+def of_checkpoint(folder, checkpoint):
+    """Returns the Subject of a `checkpoint` of the run in `folder`; raises `checkpoints.Gone`."""
     config = stored_config(folder)
-    checkpoint = checkpoints.chosen(folder, step)
     embedder = embedder_for(config)
     checkpoints.fill(embedder.weights, checkpoint)
     with checkpoints.read_arrays(checkpoint) as arrays:

@@ -15,6 +15,7 @@ from data.errors import UserError
 from la_tf import checkpoints
 from la_tf.experiment import EVALUATION_BATCH, KNN_NEIGHBORS, Experiment, stored_config
 from la_tf.resolve import IMAGES_PER_CLUSTER
+from la_tf.specs import ModeKeys
 
 BANKS = ("saved", "fresh")
 
@@ -30,6 +31,20 @@ class Judged(NamedTuple):
     indices: np.ndarray
     truth: np.ndarray  # [Q], -1 unknown
     votes: np.ndarray  # [Q, classes]
+
+
+class Stored(NamedTuple):
+    """A checkpoint, all but its network read at once: a run that trains on removes its older ones.
+
+    `images` `[n]` are those that have a row in the bank, `rows` `[n, D]` float32 these, None where they are not asked
+    for, `cluster_labels` `[N, H]` None where the method has none.
+    """
+
+    checkpoint: Path
+    step: int
+    images: np.ndarray
+    rows: np.ndarray | None
+    cluster_labels: np.ndarray | None
 
 
 class TrainedRun:
@@ -53,17 +68,21 @@ class TrainedRun:
         return " · ".join([*parts, *(["fresh embeddings"] if self.bank == "fresh" else [])])
 
     @cached_property
-    def checkpoint(self):
-        """The folder of the newest checkpoint."""
-        found = checkpoints.latest(self.folder)
-        if found is None:
-            raise UserError(f"--model_dir={self.folder}: has no checkpoint yet")
-        return found
+    def stored(self):
+        """The newest checkpoint, `Stored`; raises UserError where there is none yet."""
+        checkpoint = checkpoints.chosen(self.folder)
+        step = checkpoints.read_state(checkpoint)["step"]
+        with checkpoints.read_arrays(checkpoint) as arrays:
+            images = np.flatnonzero(arrays["memory_bank/written"])
+            rows = arrays["memory_bank/rows"][images].astype(np.float32, copy=False) if self.bank == "saved" else None
+            names = [name for name in arrays.files if name.endswith("/cluster_labels")]
+            labels = arrays[names[0]] if names else None
+        return Stored(checkpoint, step, images, rows, labels)
 
     @property
     def step(self):
         """The step that the checkpoint is of."""
-        return checkpoints.read_state(self.checkpoint)["step"]
+        return self.stored.step
 
     # -- the training pictures ----------------------------------------------------------------------------------------
 
@@ -75,9 +94,7 @@ class TrainedRun:
 
             rows, images, _ = knn.embeddings(self.subject.embed, self._seen(self.train, "training pictures"))
         else:
-            with checkpoints.read_arrays(self.checkpoint) as arrays:
-                images = np.flatnonzero(arrays["memory_bank/written"])
-                rows = arrays["memory_bank/rows"][images].astype(np.float32, copy=False)
+            rows, images = self.stored.rows, self.stored.images
         if len(images) < 4:
             raise UserError(f"--model_dir={self.folder}: {len(images)} pictures have an embedding; train on, or more")
         if not np.isfinite(rows).all():
@@ -109,10 +126,8 @@ class TrainedRun:
     @cached_property
     def cluster_labels(self):
         """The clusters `[n, H]` of these pictures that the run was training on; None where it had none."""
-        with checkpoints.read_arrays(self.checkpoint) as arrays:
-            names = [name for name in arrays.files if name.endswith("/cluster_labels")]
-            found = arrays[names[0]][self.images] if names else np.full((1, 1), -1)
-        return None if (found < 0).all() else found
+        found = self.stored.cluster_labels
+        return None if found is None or (found < 0).all() else found[self.images]
 
     @property
     def clusters(self):
@@ -128,7 +143,7 @@ class TrainedRun:
         """The network."""
         from la_tf import subject
 
-        return subject.of_run(self.folder)
+        return subject.of_checkpoint(self.folder, self.stored.checkpoint)
 
     def embed(self, images):
         """Returns unit rows `[n, D]` of the central views of training pictures, by the network as it is now."""
@@ -161,7 +176,7 @@ class TrainedRun:
         return self.experiment.pictures(split, np.asarray(rows))
 
     def _seen(self, split, what, rows=None):
-        batches = self.experiment.batches_of(split, rows)
+        batches = self.experiment.batches(ModeKeys.EVAL, None, split, rows)  # not to be listed: nothing is written
         count = split.size if rows is None else len(rows)
         total = -(-count // EVALUATION_BATCH)
         return tqdm(batches, desc=f"{self.folder.name}: {what}", total=total, unit="batch", file=sys.stderr)

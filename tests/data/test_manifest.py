@@ -118,3 +118,11 @@ def test_records_are_frozen_by_shard_and_label(tmp_path):
 
 def test_digits_have_one_hash():
     assert manifest(open_dataset("digits"))["hash"] == manifest(open_dataset("digits"))["hash"]
+
+
+def test_classes_are_counted_where_they_have_no_names(tmp_path):
+    write(tmp_path / "a.jpg", smooth(0, 9, 9))
+    (tmp_path / "labels.txt").write_text("a.jpg 6\n")
+    found = manifest(open_dataset(f"list:{tmp_path}/labels.txt"))
+    assert (found["class_names"], found["class_count"]) == ([], 7)
+    assert manifest(open_dataset("digits"))["class_count"] == 10

@@ -1,17 +1,19 @@
 """Figures of runs by the command; the runs' checkpoints are made up, so that their numbers are known."""
 
 import json
+import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from data.errors import UserError
-from la_tf import checkpoints, density
+from la_tf import analysis, checkpoints, cluster_portraits, density, figures
 from la_tf.config import Config
 from la_tf.experiment import Experiment
 from la_tf.model_dir import MetricsFile
-from la_tf.trained_run import DoesNotApply, TrainedRun
+from la_tf.trained_run import DoesNotApply, Judged, TrainedRun
 from tests.la_tf.reference import unit
 from tests.la_tf.test_bad_images import make_set
 from tests.la_tf.test_train import result_of
@@ -117,6 +119,63 @@ def test_what_a_run_has_not_is_said(unlabelled, tmp_path):
     experiment_of(unlabelled.parent / "set", tmp_path / "new").claim()
     with pytest.raises(UserError, match="no checkpoint"):
         _ = TrainedRun(tmp_path / "new").rows
+
+
+def test_a_run_that_trains_on_may_remove_what_is_looked_at(unlabelled, tmp_path):
+    labels = np.arange(SIZE, dtype=np.int32)[:, None] % CLUSTERS  # DeepCluster's have one column
+    run_of_it = TrainedRun(made_up(unlabelled.parent / "set", tmp_path / "run", rows_of(1), labels))
+    assert run_of_it.step == 5
+    shutil.rmtree(checkpoints.folder(tmp_path / "run"))
+    np.testing.assert_array_equal(run_of_it.rows, rows_of(1)[:-1])
+    np.testing.assert_array_equal(run_of_it.cluster_labels, labels[:-1])
+    with pytest.raises(checkpoints.Gone, match="was removed meanwhile"):
+        _ = run_of_it.subject
+
+
+def test_looking_leaves_the_run_as_it_is(tmp_path):
+    pictures = make_set(tmp_path / "set", 12, train=SIZE, test=0, labelled=False)
+    run_of_it = TrainedRun(made_up(pictures, tmp_path / "run", rows_of(0)))
+    for name in run_of_it.train.names[:9]:  # of 40: more than --max_bad_fraction
+        path = pictures / name
+        path.write_bytes(b"x" * path.stat().st_size)
+    before = sorted((tmp_path / "run").rglob("*"))
+    shown = run_of_it.pictures(run_of_it.train, np.arange(SIZE))
+    assert (shown[:9] == 0).all() and (shown[9:].max(axis=(1, 2, 3)) > 0).all()
+    run_of_it.subject = SimpleNamespace(embed=lambda images: np.ones((len(images), 16)))
+    with pytest.raises(UserError, match="9 pictures can no longer be read"):
+        run_of_it.embed(np.arange(SIZE))
+    assert sorted((tmp_path / "run").rglob("*")) == before
+
+
+@pytest.mark.parametrize("flags", [("la_tf.analyze", "--figure=curves"), ("la_tf.export",)])
+def test_a_place_that_cannot_be_written_is_named_before_anything_is_done(unlabelled, tmp_path, flags):
+    (tmp_path / "file").write_text("")
+    process = run(*flags, f"--model_dir={unlabelled}", f"--out={tmp_path / 'file' / 'out'}")
+    assert process.returncode == 1 and process.stderr.count("\n") == 1, process.stderr
+    assert process.stderr.startswith(f"error: --out={tmp_path / 'file'}") and "cannot be written" in process.stderr
+
+
+def test_a_run_without_an_epoch_has_no_curves(tmp_path):
+    with pytest.raises(DoesNotApply, match="no epoch has ended yet"):
+        analysis.draw_curves(tmp_path)
+
+
+def test_members_and_neighbours_without_a_label_have_no_frame(monkeypatch):
+    labels = np.array([1, 0, -1])
+    run_of_it = SimpleNamespace(
+        train=SimpleNamespace(labels=labels, names="abc"), test=SimpleNamespace(names="q"), names=["ant", "bee", "?"],
+        images=np.arange(3), rows=np.array([[1, 0], [0.8, 0.6], [0.6, 0.8]], np.float32),
+        judged=Judged(np.array([[1, 0]], np.float32), np.array([0]), np.array([1]), np.array([[0.0, 1.0]])),
+        pictures=lambda split, rows: np.zeros((len(rows), 2, 2, 3)),
+    )  # fmt: skip
+    portrait = cluster_portraits.portraits(run_of_it.rows, np.zeros(3, int), np.array([1, 1, -1]))[0]
+    row = analysis._portrait_row(run_of_it, portrait._replace(members=np.arange(3)), 3)
+    assert row.colors == [figures.RIGHT, figures.WRONG, None]
+    drawn = []
+    monkeypatch.setattr(analysis.figures, "neighbor_sheet", lambda rows, title: drawn.extend(rows))
+    monkeypatch.setattr(analysis, "_about", lambda run: {})
+    analysis.draw_neighbors(run_of_it, 1, 3)
+    assert [row["right"] for row in drawn] == [[True, False, None]]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """What TensorBoard gets besides curves, against float64 NumPy and by hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -58,6 +60,27 @@ def test_where_there_are_fewer_rows_than_neighbours_all_count_once():
 def test_sizes_of_clusters_that_hold_something():
     labels = np.array([[0, 2], [0, 2], [3, 2], [-1, -1]])
     assert sorted(board.cluster_sizes(labels)) == [1, 2, 3]
+
+
+def test_a_neighbour_whose_class_is_unknown_is_marked_as_neither_right_nor_wrong(monkeypatch):
+    monkeypatch.setattr(board.tiles, "tiled", lambda pictures, captions: captions)
+    labels = np.array([0, 0, 1, -1])
+    split = SimpleNamespace(labels=labels, size=4)
+    dataset = SimpleNamespace(class_names=("ant", "bee"))
+    experiment = SimpleNamespace(
+        train=split, dataset=dataset, max_steps=1, steps_per_epoch=1, pictures=lambda split, images: images
+    )
+    angles = np.arange(4) / 10  # the lower its number, the nearer to row 0
+    rows = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    captions = board.Board(experiment, None, 1)._sheet(0, rows, np.ones(4, bool), np.arange(4))
+    assert [color for _, color in captions[0]] == [
+        board.tiles.INK,
+        board.COLORS[True],
+        board.COLORS[False],
+        board.tiles.INK,
+    ]
+    assert {color for _, color in captions[3]} == {board.tiles.INK}
+    assert [text.split("\n")[0] for text, _ in captions[0]] == ["ant", "ant", "bee", "?"]
 
 
 @pytest.mark.parametrize("method", METHODS)

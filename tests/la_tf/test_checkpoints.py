@@ -129,3 +129,13 @@ def test_another_format_is_refused_with_both_numbers(tmp_path):
     (path / "state.json").write_text(json.dumps({"format": 99, "step": 5}))
     with pytest.raises(ValueError, match=rf"format 99.*{checkpoints.FORMAT}"):
         checkpoints.read_state(path)
+
+
+def test_a_checkpoint_that_a_run_has_removed_is_named(tmp_path):
+    path = write(tmp_path, 5)
+    arrays = checkpoints.read_arrays(path)
+    checkpoints.remove_folders([path])
+    assert arrays["cluster_labels"].size, "what is open can be read on"
+    for read in (checkpoints.read_state, checkpoints.read_arrays):
+        with pytest.raises(checkpoints.Gone, match=rf"{path}: was removed meanwhile"):
+            read(path)

@@ -38,6 +38,13 @@ def test_a_handful_of_rows_has_a_map(size):
     assert ((found.nearest >= 0).sum(axis=1) == size - 1).all()
 
 
+@pytest.mark.parametrize("sample", [np.arange(0), np.arange(4)])
+def test_a_sample_of_which_nothing_is_written_has_an_empty_map(sample):
+    found = map_of(bank(10, written=np.arange(10) >= 4), sample)
+    assert found.places.shape == (len(sample), 2) and np.isnan(found.places).all()
+    assert found.nearest.shape == found.similarities.shape == (len(sample), 10) and (found.nearest == -1).all()
+
+
 def test_a_collapsed_bank_has_a_map_and_no_row_is_its_own_neighbour():
     given = Bank(np.tile(random_unit_rows(1, 16, 0), (30, 1)), np.ones(30, bool), 1)
     found = map_of(given, np.arange(30))

@@ -267,6 +267,14 @@ def test_following_a_finished_run_evaluates_its_last_checkpoint_and_ends(tmp_pat
     assert reports == [metrics] and metrics == {"step": 10, "epoch": 1, "mean_index": 19.5}
 
 
+def test_following_takes_the_next_checkpoint_where_one_has_been_removed_meanwhile(tmp_path, monkeypatch):
+    trained(tmp_path, steps=10)
+    follower, places = estimator(tmp_path), [checkpoints.path_of(tmp_path, step) for step in (4, 10)]
+    monkeypatch.setattr(follower, "latest_checkpoint", lambda: places.pop(0) if places[1:] else places[0])
+    monkeypatch.setattr("la_tf.estimator.POLL_SECONDS", 0)
+    assert follow(follower, [EvalSpec(input_fn, mean_index)], report=lambda _: None)["step"] == 10
+
+
 def test_following_counts_the_bad_pictures_of_all_evaluations(tmp_path):
     trained(tmp_path, steps=10)
     counts = {"validation": {"bad_images": 2}, "plain": {}, "test": {"bad_images": 3}}

@@ -18,7 +18,7 @@ def sheet():
             "caption": f"{name}\ntaken for {name}\nconfidence 0.31",
             "nearest": list(pictures[1:]),
             "captions": [f"{name}\n0.912"] * 3,
-            "right": [True, False, True],
+            "right": [True, False, None],
         }
         for place, name in enumerate(NAMES)
     ]
@@ -49,6 +49,31 @@ def close_sets():
 def curves():
     line = {"loss": 3.0, "knn_top1": 0.5, "close_mean": 20.0, "purity": 0.4}
     return figures.curves([line | {"epoch": epoch, "phase": phase} for epoch, phase in enumerate(("ir", "ir", "la"))])
+
+
+def test_a_picture_whose_class_is_unknown_is_framed_as_neither_right_nor_wrong():
+    *_, third = [axis for axis in sheet().axes if axis.get_title().endswith("0.912")][:3]
+    assert {spine.get_linewidth() for spine in third.spines.values()} == {0.5}
+    assert third.title.get_color() == figures.INK
+
+
+def shaded(phases):
+    drawn = figures.curves([{"loss": 1.0, "epoch": epoch, "phase": phase} for epoch, phase in enumerate(phases)])
+    return [(box.get_x(), box.get_x() + box.get_width()) for box in drawn.axes[0].patches]
+
+
+def test_only_a_warm_start_that_has_ended_is_shaded():
+    assert shaded(["ir", "ir", "la"]) == [(0.5, 2.5)]
+    assert shaded(["ir", "ir", "ir"]) == [] == shaded(["la", "la"])
+
+
+def test_no_class_is_left_out_of_the_legend():
+    classes = [
+        {"name": name, "accuracy": 0.5, "points": np.eye(2) * number} for number, name in enumerate(("_a", "b", "__"))
+    ]
+    panels = [{"title": "best", "stress_1": 0.2, "classes": classes}] * 2
+    legends = [axis.get_legend() for axis in embedding_figures.scaled_classes(panels, "a run").axes]
+    assert [text.get_text() for text in legends[0].get_texts()] == ["_a  50%", "b  50%", "__  50%"]
 
 
 ALL = (sheet, density, scaled_classes, close_sets, curves)

@@ -81,6 +81,15 @@ def test_what_a_method_does_not_read_is_not_said():
         assert model_card.METHODS[method] == carded(method=method)["method"]["title"]
 
 
+def test_rows_of_an_untrained_network_average_nothing():
+    for method in METHODS:
+        bank = model_card.bank_facts(np.ones(12, bool), 128, method=method)
+        html, _ = rendered(carded(bank, method=method))
+        untrained = method == "random"
+        assert ("the embedding of its central view" in html) == untrained, method
+        assert ("running average" in html) == ("A bank row averages views" in html) == (not untrained), method
+
+
 def test_weights_from_elsewhere_have_a_card_without_a_run():
     description = described() | {"imported": {"source": "keras_vgg16", "file": "w|.h5", "sha256": "ab"}, "metrics": {}}
     del description["config"], description["metrics"]
@@ -109,7 +118,7 @@ def test_names_that_are_not_ours_stay_words():
     html, texts = rendered(card)
     for tag in ("<script", "<img", "<a ", "<b>", "<em>", "<strong>", "<s>", "<h1>", "<code>", "<tr>", "<td", "<li>"):
         assert html.count(tag) == plain_html.count(tag), tag
-    assert "\x1b" not in html and "\x00" not in html
+    assert "\x1b" not in html and "\x00" not in html and r"<10>\xff bytes" in " ".join(texts)
     told = next(text for text in texts if text.startswith(f"{len(names)}: "))
     for name in ("<0><script>alert(1)</script>", "<1>a|b", "<2>`code`", "<6>*bold* __too__", "<7>\\| \\`", "&lt;b&gt;"):
         assert name in told

@@ -44,3 +44,7 @@ def test_a_file_that_is_cut_short_is_noticed(tmp_path):
 )
 def test_names_are_shown_on_one_line(name, printed):
     assert shown(os.fsdecode(name)) == printed
+
+
+def test_a_class_of_half_a_letter_is_shown():
+    assert shown("\ud800") == r"\ud800"  # as JSON may hold it; of no file's name

@@ -190,3 +190,5 @@ def test_others_are_the_nearest_rows_but_for_the_image_itself():
         np.testing.assert_allclose(row_similarities, exact[image, wanted], rtol=1e-5)
     assert nearest_others(rows, images, 100, eligible)[1].shape == (3, 31)
     assert nearest_others(np.tile(rows[:1], (9, 1)), [8], 3)[1].shape == (1, 3)
+    for nothing in nearest_others(rows, images, 4, np.zeros(len(rows), bool)):
+        assert nothing.shape == (3, 0)

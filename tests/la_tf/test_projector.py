@@ -38,7 +38,7 @@ def test_names_of_any_kind_keep_to_their_line_and_column(tmp_path):
     embedding = written(tmp_path, rows, np.zeros((5, 4, 4, 3)), {"file": names, "class": names})
     lines = (tmp_path / embedding.metadata_path).read_text().splitlines()
     assert len(lines) == 6 and all(line.count("\t") == 1 for line in lines)
-    assert [line.split("\t")[0] for line in lines[1:]] == ["a b", "line break", "caf\u00e9", "\\udcff.jpg", "?"]
+    assert [line.split("\t")[0] for line in lines[1:]] == [r"a\tb", r"line\nbreak", "caf\u00e9", r"\xff.jpg", "?"]
 
 
 def test_too_many_thumbnails_for_a_sprite(tmp_path):

@@ -10,13 +10,14 @@ import pytest
 from sklearn.datasets import load_sample_images
 
 from data.digits import open_digits
-from la_tf import checkpoints
+from data.errors import UserError
+from la_tf import checkpoints, report_page
 from la_tf.embedding_map import Bank, Map, histograms_of
 from la_tf.memory_bank import random_unit_rows
 from la_tf.model_dir import MetricsFile, write_json
 from la_tf.neighbor_sheets import Sheet, Shown
 from la_tf.past_run import PastRun, read_run, read_runs
-from la_tf.picture_sets import PictureSet, readable
+from la_tf.picture_sets import PictureSet
 from la_tf.report_page import Maps, differences, page_of, render, scores
 from la_tf.thumbnails import data_uri
 from tests.browser import opened
@@ -85,9 +86,8 @@ def maps_of(pictures, numbers):
     angle, radius = rng.uniform(0, 2 * np.pi, size), rng.uniform(1, 2, size)
     places = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
     places[0] = places[-1] = 0  # on top of each other: one of them is chosen
-    bank = Bank(random_unit_rows(size, 4, 0), np.ones(size, bool), 80)
     found = Map(places.astype(np.float32), nearest.astype(np.int32), similarities)
-    return Maps(pictures, dict.fromkeys(numbers, found), dict.fromkeys(numbers, bank))
+    return Maps(pictures, dict.fromkeys(numbers, found), dict.fromkeys(numbers, "Rows of the memory bank."))
 
 
 @pytest.fixture(scope="module")
@@ -222,8 +222,17 @@ def test_only_what_differs_is_listed():
 
 
 def test_headline_numbers_of_results():
-    assert scores({"results": {"top1": 0.5, "judged": 10, "per_class": {"a": {"top1": 1.0}}}}) == {"top1": 0.5}
-    assert scores({"results": {"conv1": {"top1": 0.2}, "conv5": {"top1": 0.4}}}) == {"conv1": 0.2, "conv5": 0.4}
+    knn_results = {"top1": 0.5, "judged": 10, "per_class": {"a": {"top1": 1.0}}}
+    assert scores({"protocol": "knn", "results": knn_results}) == {"top1": 0.5}
+    readouts = {"conv1": {"top1": 0.2}, "conv5": {"top1": 0.4}}
+    assert scores({"protocol": "linear", "results": readouts}) == {"conv1": 0.2, "conv5": 0.4}
+    tuned = {
+        "1": {"images": 12, "pretrained": {"top1": 0.3, "top5": 0.6}, "scratch": {"top1": 0.1}},
+        "10": {"images": 120, "pretrained": {"top1": 0.5}, "scratch": {"top1": 0.2}},
+    }
+    assert scores({"protocol": "finetune", "results": tuned}) == {
+        "1% pretrained": 0.3, "1% scratch": 0.1, "10% pretrained": 0.5, "10% scratch": 0.2,
+    }  # fmt: skip
 
 
 def test_how_far_a_run_is(tmp_path):
@@ -240,8 +249,51 @@ def test_folders_of_the_same_name_go_by_their_paths(tmp_path):
     assert [run.name for run in read_runs([*folders, written_run(tmp_path / "c")])] == [*map(str, folders), "c"]
 
 
-def test_names_that_are_no_text_can_be_shown():
-    assert readable(b"caf\xe9.jpg".decode(errors="surrogateescape")) == "caf�.jpg"
+def test_names_that_are_no_text_are_shown_as_what_they_are(tmp_path):
+    """In a run's name, its data set, an error and the split of a result: bytes that are no UTF-8."""
+    broken = b"caf\xe9".decode(errors="surrogateescape")
+    folder = written_run(tmp_path / broken, dataset=f"folder:{tmp_path}/gone-{broken}", steps=[5])
+    record = {"id": "1", **knn(0.5), "split": broken}
+    (folder / "results.jsonl").write_text(json.dumps(record) + "\n")
+    page = page_of([read_run(folder)], pictures=20)
+    text = Text(page.encode().decode()).text
+    assert r"Report on caf\xe9" in text and rf"there is no folder {tmp_path}/gone-caf\xe9" in text
+    assert text.count(r"caf\xe9") >= 5
+
+
+def test_what_is_no_run_of_ours_is_refused_or_passed_over(tmp_path):
+    detector = tmp_path / "runs" / "detector"
+    write_json(detector / "config.json", {"identity": {"architecture": "vgg16"}, "circumstances": {}})
+    with pytest.raises(UserError, match="holds neither a run of"):
+        read_run(detector)
+    mine = written_run(tmp_path / "runs" / "mine")
+    done = run_main("la_tf.report", f"--runs={tmp_path}/runs/*", f"--out={tmp_path / 'report'}", "--pictures=0")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["runs"] == [mine.name]
+    assert f"{detector}: passed over" in done.stderr
+    (detector / "results.jsonl").write_text(json.dumps({"id": "1", **knn(0.5)}) + "\n")
+    assert not read_run(detector).trained_here and len(read_run(detector).records) == 1
+
+
+@pytest.fixture
+def without_networks(monkeypatch):
+    """Made-up runs have none that could find the neighbours of evaluation pictures."""
+    monkeypatch.setattr(report_page, "_sheets", lambda runs, numbers: {})
+
+
+@pytest.mark.usefixtures("without_networks")
+def test_pictures_are_those_of_the_first_run_that_still_finds_them(tmp_path, capsys):
+    moved = written_run(tmp_path / "moved", dataset=f"folder:{tmp_path}/gone", steps=[5])
+    mine = written_run(tmp_path / "mine", steps=[7])
+    html = page_of(read_runs([moved, mine]), pictures=30)
+    assert "data:image/jpeg" in html and "a map without pictures" not in capsys.readouterr().err
+    assert "after step 5: 30 of 1,437" in Text(html).text and "after step 7: 30 of 1,437" in Text(html).text
+
+
+@pytest.mark.usefixtures("without_networks")
+def test_fewer_pictures_than_data_sets_leave_empty_maps(tmp_path):
+    runs = [written_run(tmp_path / "one", steps=[5]), written_run(tmp_path / "two", steps=[5], data="another")]
+    assert Text(page_of(read_runs(runs), pictures=1)).text.count("0 of 1,437, drawn at random,") == 2
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,53 @@ def test_one_thing_wrong_is_named_and_tells_in_the_verdict(metric, value, sign):
     assert summary.sign == sign and "something" in summary.verdict
 
 
+def test_cluster_metrics_are_those_of_the_epoch_that_renewed_the_clusters():
+    """DeepCluster's second round of four epochs has collapsed; its last epochs tell of the loss and kNN alone."""
+    collapsed = {"clusters_empty": 60, "cluster_max": 900, "cluster_min": 1, "cluster_median": 2.0}
+    healthy = {"clusters_empty": 0, "cluster_max": 30, "cluster_min": 3, "cluster_median": 14.0}
+    made = [{"epoch": number, "phase": "dc", "bad_images": 0, "knn_top1": 0.9} for number in range(8)]
+    made[0] |= healthy | {"nmi_previous": 0.9, "nmi_chance": 0.4}
+    made[4] |= collapsed | {"nmi_previous": 0.41, "nmi_chance": 0.4}
+    found = {reading.name: reading for reading in readings(run(made, method="dc", clusters=100))}
+    assert {name for name, reading in found.items() if reading.sign == BAD} == {
+        "clusters_empty", "cluster_max", "nmi_previous",
+    }  # fmt: skip
+    assert found["cluster_max"].value == "1 / 2 / 900" and "epoch 5" in found["cluster_max"].comment
+    assert "epoch" not in found["bad_images"].comment
+    summary = summarize(run(made, method="dc", clusters=100))
+    assert summary.sign == BAD and "Health" not in signs(summary.findings)
+    made[7] |= healthy | {"nmi_previous": 0.9, "nmi_chance": 0.4}
+    assert signs(summarize(run(made, method="dc", clusters=100)).findings)["Health"] == GOOD
+
+
+def test_metrics_of_an_earlier_phase_are_no_health_of_this_one():
+    made = epochs(loss=[3.0, 2.0], phases=["la", "ir"])
+    made[0]["close_mean"] = 1.0
+    assert readings(run(made)) == []
+
+
+def test_that_all_pictures_can_be_read_is_no_health_of_the_method():
+    assert "Health" not in signs(summarize(run(epochs(knn=[0.9], bad_images=0), method="supervised")).findings)
+    found = signs(summarize(run(epochs(knn=[0.9], **HEALTHY | {"bad_images": 3}))).findings)
+    assert (found["Unreadable pictures"], found["Health"]) == (WATCH, GOOD)
+
+
+@pytest.mark.parametrize(
+    ("close", "value", "sign", "remedy"),
+    [
+        ("self", 1.0, UNKNOWN, "--close=self"),  # by design
+        ("knn", 1.2, BAD, "a larger --close_k"),
+        ("knn", 60.0, BAD, "a smaller --close_k"),
+        ("knn", 10.0, GOOD, ""),
+        ("clusters", 1.2, BAD, "fewer clusters"),
+        ("clusters", 60.0, BAD, "more clusters"),
+    ],
+)
+def test_how_many_are_close_is_judged_by_what_close_means(close, value, sign, remedy):
+    (found,) = readings(run(epochs(loss=[1.0], close_mean=value), close=close))
+    assert found.sign == sign and remedy in found.comment
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.lists(st.floats(0, 20), min_size=1, max_size=8))
 def test_a_verdict_is_never_better_than_what_is_worst(knn, loss):
     summary = summarize(run(epochs(knn=knn, loss=loss)))
@@ -137,7 +184,15 @@ def test_what_cannot_be_judged_is_not():
     assert summarize(PastRun("x", Path("x"))).verdict.startswith("Results alone")
     assert summarize(run(epochs(knn=[0.5]), method="random")).sign == UNKNOWN
     unlabelled = summarize(run(epochs(loss=[4.0, 3.0, 2.0, 1.0]), classes=0))
-    assert unlabelled.sign == GOOD and "No labels" in unlabelled.verdict
+    assert unlabelled.sign == GOOD and "No score" in unlabelled.verdict
+    uncounted = summarize(run(epochs(knn=[0.4], loss=[4.0, 3.0, 2.0, 1.0]), classes=0))
+    assert uncounted.sign == GOOD and "chance comes to is unknown" in uncounted.verdict
+
+
+def test_classes_without_names_have_a_chance_too():
+    unnamed = PastRun("x", Path("x"), {"method": "la"}, dataset={"class_names": [], "class_count": 4})
+    old = PastRun("x", Path("x"), {"method": "la"}, dataset={"class_names": ["a", "b"]})
+    assert (unnamed.classes, old.classes, PastRun("x", Path("x")).classes) == (4, 2, 0)
     assert summarize(run(epochs(loss=[4.0, 3.0]), classes=0)).verdict == "Too early to tell."
 
 
