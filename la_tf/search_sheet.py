@@ -49,7 +49,10 @@ def draw(queries, sources=()):
 
 
 def save(figure, path):
-    """Writes the figure to `path`, in the format that its ending names; the file is whole or not there."""
+    """Writes the figure to `path`, in the format that its ending names; the file is whole or not there.
+
+    Raises UserError where it cannot be written.
+    """
     path = os.fspath(path)
     head, tail = os.path.split(path)
     temporary = os.path.join(head, f".{os.getpid()}.{tail}")
@@ -59,8 +62,8 @@ def save(figure, path):
             warnings.filterwarnings("ignore", "Glyph .* missing from font")
             figure.savefig(temporary, dpi=150)
         os.replace(temporary, path)
-    except (OSError, ValueError) as error:  # ValueError: an ending that Matplotlib does not know
-        raise UserError(f"--out={path}: cannot be written ({error}); name a .png") from None
+    except OSError as error:
+        raise UserError(f"--out={path}: cannot be written ({error.strerror}); choose another") from None
     finally:
         plt.close(figure)
 
@@ -86,7 +89,10 @@ def _short(location):
 
 
 class Pictures:
-    """Pictures by location: files, and those of data sets `sources` ((spec, split), ...) that lie in no file."""
+    """Pictures by location: files, and those of data sets `sources` that lie in no file.
+
+    `sources` are (spec, split, options) as `embedded_pictures.open_source` takes them.
+    """
 
     def __init__(self, sources=()):
         self._sources = [source for source in sources if parse_spec(source[0])[0] not in ("folder", "list")]
