@@ -246,7 +246,7 @@ def _fill_lists(index, rows):
     for number, length in enumerate(np.bincount(lists, minlength=index.nlist).tolist()):
         index.invlists.resize(number, length)
     filled = np.zeros(index.nlist, np.int64)
-    for start, chunk in _chunks(rows, "adding"):
+    for start, chunk in _chunks(rows, "adding", CHUNK // 4):  # of each, four copies in other orders
         of_chunk = lists[start : start + len(chunk)]
         order = np.argsort(of_chunk, kind="stable")
         sorted_lists, sorted_rows, numbers = of_chunk[order], chunk[order], order + start

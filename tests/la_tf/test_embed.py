@@ -77,9 +77,9 @@ def noise(folder, sizes):
     return sorted(map(str, folder.iterdir()))
 
 
-@pytest.mark.parametrize("view", [View(16), View(16, "photo", (24, 24)), View(16, "digits", (8, 8))])
-def test_pictures_are_seen_as_embed_bytes_sees_them_in_any_company(tmp_path, network, view):
-    export = write_export(tmp_path / "export", network, view)
+@pytest.mark.parametrize("view", [None, View(16, "photo", (24, 24)), View(16, "digits", (8, 8))])
+def test_pictures_are_seen_as_embed_bytes_sees_them_in_any_company(tmp_path, network, export, view):
+    export = write_export(tmp_path / "export", network, view) if view else export
     embedder = ExportEmbedder(export)
     paths = noise(tmp_path / "pile", [(48, 48), (60, 60), (24, 24), (16, 30)])
 
@@ -91,20 +91,11 @@ def test_pictures_are_seen_as_embed_bytes_sees_them_in_any_company(tmp_path, net
     embedded = embedder.embed(open_source(f"folder:{tmp_path / 'pile'}"), tmp_path / "out", batch_size=3)
     np.testing.assert_allclose(embedded.rows, wanted, atol=1e-5)
     np.testing.assert_allclose(embedder.embed_files(paths[:1]), wanted[:1], atol=1e-5)
-    if view.kind == "digits":
+    if view and view.kind == "digits":
         digits = open_source("digits", "test")
         wanted = embedding_of([tf.io.encode_png(picture).numpy() for picture in digits.source.pictures[:4]])
         embedded = embedder.embed(digits, tmp_path / "digits", np.arange(4))
         np.testing.assert_allclose(embedded.rows, wanted, atol=1e-5)
-
-
-def test_another_view_is_another_embedding(tmp_path, network, embedder):
-    source, _ = pile(tmp_path / "pile")
-    embedder.embed(open_source(source), tmp_path / "out")
-    embedder.embed(open_source(source), tmp_path / "out")  # the same one fits
-    other = ExportEmbedder(write_export(tmp_path / "export", network, View(16, "photo", (24, 20))))
-    with pytest.raises(UserError, match=r"\(view .*'common_size': None.* there, .*'common_size': \[24, 20\].* here\)"):
-        other.embed(open_source(source), tmp_path / "out")
 
 
 def test_an_export_is_loaded_once_and_asked_for_what_is_used(export, monkeypatch):
@@ -255,9 +246,18 @@ def test_another_source_or_export_is_refused(tmp_path, embedder, monkeypatch, fi
         embedder.embed(open_source(source), tmp_path / "out", batch_size=2)
     else:
         stopped_after(1, embedder, monkeypatch, open_source(source), tmp_path / "out", batch_size=2)
-    other = ExportEmbedder(write_export(tmp_path / "8", small_embedder(seed=1)))
-    with pytest.raises(UserError, match=rf"export_weights '{embedder.weights}' there, '{other.weights}' here"):
-        other.embed(open_source(source), tmp_path / "out")
+    for name, other, told in (
+        ("weights", "others", rf"\(export_weights '{embedder.weights}' there, 'others' here\)"),
+        (
+            "view",
+            View(16, "photo", (24, 20)),
+            r"\(view .*'common_size': None\} there, .*'common_size': \[24, 20\]\} here\)",
+        ),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(embedder, name, other)
+            with pytest.raises(UserError, match=told):
+                embedder.embed(open_source(source), tmp_path / "out")
     save_digits(tmp_path / "pile", ["new.png"], first=30)
     with pytest.raises(UserError, match="pictures 6 there, 7 here"):
         embedder.embed(open_source(source), tmp_path / "out")
