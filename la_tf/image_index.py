@@ -164,7 +164,10 @@ def describe(folder):
     path = Path(folder) / FILE
     if not path.exists():
         return None
-    description = model_dir.read_json(path)
+    try:
+        description = model_dir.read_json(path)
+    except UserError as error:
+        raise UserError(f"{error}; {REBUILD}") from None
     if description.get("format") != FORMAT:
         raise UserError(f"{path}: is format {description.get('format')}, this version reads {FORMAT}; {REBUILD}")
     return description

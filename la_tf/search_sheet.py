@@ -82,6 +82,9 @@ def _tile(axis, picture, caption, color):
 def _short(location):
     """Returns folder and name of a picture in at most two lines, the middle left out where they are longer."""
     name = names_file.shown("/".join(location.split("/")[-2:]))
+    folder, slash, own = name.rpartition("/")
+    if len(name) > LETTERS >= max(len(folder + slash), len(own)):
+        return f"{folder}{slash}\n{own}"
     most = LETTERS * LINES
     if len(name) > most:
         name = f"{name[: most // 2 - 1]}…{name[-(most - most // 2) :]}"

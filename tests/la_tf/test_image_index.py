@@ -178,7 +178,11 @@ def damage_description(folder):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
 
 
-@pytest.mark.parametrize("damage", [damage_rows, damage_names, lose_rows, damage_description])
+def tear_description(folder):
+    (folder / "index.json").write_text("{")
+
+
+@pytest.mark.parametrize("damage", [damage_rows, damage_names, lose_rows, damage_description, tear_description])
 def test_damage_is_told(index, damage):
     damage(index.folder)
     with pytest.raises(UserError, match="build it anew"):

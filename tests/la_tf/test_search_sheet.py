@@ -56,6 +56,10 @@ def test_names_are_shortened_in_the_middle(location, shown):
     assert max(map(len, found.split("\n"))) <= search_sheet.LETTERS
 
 
+def test_a_line_ends_where_the_folder_does():
+    assert search_sheet._short("/scenes/buildings/21387.jpg") == "buildings/\n21387.jpg"
+
+
 def test_a_sheet_that_cannot_be_written_is_told(tmp_path):
     save_digits(tmp_path, ["a.png"])
     drawn = search_sheet.draw([(str(tmp_path / "a.png"), [(str(tmp_path / "a.png"), 1.0)])])
