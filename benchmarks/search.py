@@ -1,13 +1,18 @@
 """What finding a picture's neighbours costs among a million: python -m benchmarks.search [--full]
 
 1,000,000 unit rows x 128, a mixture of 1,000 centres; queries are fresh draws of the mixture, asked one at a time, as
-somebody who searches asks. Each index is built and searched in a process of its own, on the file that it lies in.
+somebody who searches asks. Each index is built, searched and given one more picture, in a process of its own each, by
+what `la_tf.search --embeddings` calls, on folders such as `la_tf.embed` makes. Memory is that of the process, less what
+it has before, with its libraries: the part of the file that is mapped and was looked at counts.
 `--full` adds the graphs (hnsw), which take minutes to build. Another N by --rows=100000.
 """
 
+import contextlib
+import io
 import multiprocessing
 import os
 import re
+import shutil
 import statistics
 import sys
 import tempfile
@@ -23,6 +28,9 @@ SIZE, DIMENSION, CENTRES, SPREAD = 1_000_000, 128, 1000, 0.7
 QUERIES, EXACT_QUERIES, NEAREST = 1000, 50, 10
 INDEXES = (("flat", False), ("ivf", False), ("flat", True), ("ivf", True))
 FULL = (("hnsw", False), ("hnsw", True))
+
+
+WEIGHTS = "benchmark"  # in the place of an export's hash
 
 
 def make_rows(path, size):
@@ -55,15 +63,29 @@ def nearest_of(path, queries):
     return found
 
 
-def build(path, folder, kind, quantised):
-    """Builds an index of the rows in `path`; returns seconds, and by how many MB the process grew at its highest."""
-    from la_tf.image_index import ImageIndex
+def make_embedded(folder, rows_file, numbers):
+    """Makes of a .npy file a folder as `la_tf.embed` makes it, of pictures with these `numbers`."""
+    from la_tf import embedded_pictures, model_dir, names_file
 
-    rows = np.load(path, mmap_mode="r")
-    names = (f"/pictures/{number:09}.jpg" for number in range(len(rows)))
+    folder.mkdir()
+    os.replace(rows_file, folder / embedded_pictures.ROWS)
+    names_file.write(folder / embedded_pictures.NAMES, (f"of one folder/{number:09}.jpg" for number in numbers))
+    whole = {"format": embedded_pictures.FORMAT, "rows": len(numbers), "bad": 0}
+    whole |= {"identity": {"export_weights": WEIGHTS}, "root": "/pictures"}
+    whole |= {"source": "folder:/pictures", "split": "all", "options": {}}
+    model_dir.write_json(folder / embedded_pictures.DESCRIPTION, whole)
+
+
+def grow(embedded, folder, kind, quantised):
+    """Builds an index of a folder of embeddings, or adds them; returns seconds, and by how many MB the process grew."""
+    from la_tf import image_index, picture_search  # noqa: F401  before the memory is measured
+
+    unset = dict.fromkeys(("source", "add", "rebuild", "lists", "links", "nprobe", "ef_search", "image"))
+    value = unset | {"embeddings": embedded, "kind": kind, "quantised": quantised}
     before = _peak_anew()
     started = time.perf_counter()
-    ImageIndex.build(folder, rows, names, "benchmark", kind=kind, quantised=quantised)
+    with contextlib.redirect_stderr(io.StringIO()):
+        picture_search.grow(Path(folder), WEIGHTS, value)
     return time.perf_counter() - started, _memory_mb("VmHWM") - before
 
 
@@ -101,22 +123,26 @@ def _memory_mb(field):
     return int(re.search(rf"{field}:\s*(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1e3
 
 
-def measure(path, folder, queries, truth, kind, quantised):
-    """Builds one index and reports what it costs."""
-    seconds, peak = in_a_process(build, path, folder, kind, quantised)
+def measure(embedded, one_more, folder, size, queries, truth, kind, quantised):
+    """Builds one index, searches it, adds to it, and reports what it costs."""
+    folder.mkdir()
+    seconds, peak = in_a_process(grow, embedded, folder, kind, quantised)
     asked = queries[:EXACT_QUERIES] if kind == "flat" else queries
     times, found, memory, told = in_a_process(ask, folder, asked)
     recall = np.mean([len({*a} & {*b}) / NEAREST for a, b in zip(found, truth, strict=False)])
-    size = sum(file.stat().st_size for file in Path(folder).glob("rows-*"))
+    file_size = sum(file.stat().st_size for file in Path(folder).glob("rows-*"))
+    add_seconds, add_peak = in_a_process(grow, one_more, folder, kind, quantised)
     told["own_recall"] = told.pop("recall_at_10")
-    told |= {"build_s": seconds, "build_peak_mb": peak, "index_mb": memory, "file_mb": size / 1e6}
+    told |= {"build_s": seconds, "build_peak_mb": peak, "index_mb": memory, "file_mb": file_size / 1e6}
+    told |= {"add_s": add_seconds, "add_peak_mb": add_peak}
     name = "exact" if (kind, quantised) == ("flat", False) else "approx"
-    facts = {"N": len(np.load(path, mmap_mode="r")), "threads": len(os.sched_getaffinity(0)), **told}
+    facts = {"N": size, "threads": len(os.sched_getaffinity(0)), **told}
     slow = float(np.quantile(times, 0.95))
     report(f"{name}_ms", 1e3 * statistics.median(times), "ms", p95_ms=1e3 * slow, recall=float(recall), **facts)
     if name == "approx":
         report("approx_recall_at_10", float(recall), "share", kind=kind, quantised=quantised)
     report("index_mb", memory, "MB", kind=kind, quantised=quantised)
+    shutil.rmtree(folder)
 
 
 def main():
@@ -124,12 +150,16 @@ def main():
     size = next((int(word[7:]) for word in sys.argv[1:] if word.startswith("--rows=")), SIZE)
     indexes = INDEXES + (FULL if "--full" in sys.argv[1:] else ())
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as scratch:
-        path = Path(scratch) / "rows.npy"
-        queries = make_rows(path, size)
-        truth = in_a_process(nearest_of, path, queries)
+        rows, one_row = (Path(scratch) / name for name in ("rows.npy", "one.npy"))
+        queries = make_rows(rows, size)
+        np.save(one_row, queries[:1])
+        truth = in_a_process(nearest_of, rows, queries)
+        embedded, one_more = (Path(scratch) / name for name in ("embedded", "one more"))
+        make_embedded(embedded, rows, range(size))
+        make_embedded(one_more, one_row, [size])
         for kind, quantised in indexes:
             folder = Path(scratch) / f"{kind}-{quantised}"
-            measure(path, folder, queries, truth, kind, quantised)
+            measure(embedded, one_more, folder, size, queries, truth, kind, quantised)
 
 
 if __name__ == "__main__":

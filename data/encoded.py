@@ -2,7 +2,7 @@
 
 `evaluation_views` makes of each what an evaluation sees of it (`pipeline.evaluation_batches`); `decoded` gives the
 pixels of one. Operations alone, so that an exported function needs nothing of ours. A picture that cannot be read
-raises tf.errors.InvalidArgumentError with its place in the call.
+raises tf.errors.InvalidArgumentError with its place in the call. `viewed_batches` sees pictures of any data set so.
 """
 
 from typing import NamedTuple
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from data import augment, decoding, digits
 from data.pipeline import central_view
-from data.reading import each_slice, small_size, stretched
+from data.reading import each_slice, readable, small_size, stretched
 from data.sources import SMALL, Split
 
 UNREADABLE = "is cut short, damaged or no picture (JPEG, PNG, GIF, still WebP and BMP are read)"
@@ -73,6 +73,25 @@ def evaluation_view(data, view: View):
         return cut(stretched(picture, *view.common_size))
     fits = tf.reduce_all(tf.shape(picture)[:2] == view.common_size)
     return tf.cond(fits, lambda: cut(picture), lambda: central_view(data, view.image_size))
+
+
+def viewed_batches(split: Split, view: View, batch_size: int, rows=None, workers: int = 0) -> tf.data.Dataset:
+    """Pictures `rows` `[n]` (None: all) of any split as `evaluation_views` sees them, in that order, once.
+
+    Batches `{"image", "index", "valid"}` as `data.pipeline` has them; the last may be smaller. What is seen of a
+    picture is the same in any company: `pipeline.evaluation_batches` goes by what those of a split have in common.
+    """
+
+    def batch(views, valid, rows, _):
+        return {"image": views, "index": rows, "valid": valid}
+
+    with tf.device("/CPU:0"):
+        rows = tf.range(split.size, dtype=tf.int64) if rows is None else tf.constant(rows, tf.int64)
+        steps = tf.data.Dataset.from_tensor_slices(rows).batch(batch_size).map(lambda rows: (rows, ()))
+        batches = readable(split, steps, lambda data, _: evaluation_view(data, view), batch, workers)
+    options = tf.data.Options()
+    options.deterministic = True
+    return batches.prefetch(2).with_options(options)
 
 
 def decoded(data, place):

@@ -132,9 +132,13 @@ def _stood_in(views, valid):
 def reader(split: Split):
     """(locate, read): `read(handle)` gives one encoded picture, for each of the handles [B] = `locate(rows [B])`.
 
-    Both are TensorFlow operations alone: a pipeline that calls Python now and then hangs when the program ends.
+    A picture in memory is encoded as a PNG, which keeps its pixels.  Both are TensorFlow operations alone: a pipeline
+    that calls Python now and then hangs when the program ends.
     """
     source = split.source
+    if isinstance(source, ArraySource):
+        pictures = tf.constant(source.pictures)
+        return (lambda rows: rows), lambda row: tf.io.encode_png(pictures[row])
     if isinstance(source, FileSource):
         paths = tf.constant([os.fsencode(path) for path in source.paths()])  # names need not be UTF-8
         return (lambda rows: tf.gather(paths, rows)), tf.io.read_file

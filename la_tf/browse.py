@@ -8,6 +8,7 @@ other --clusters, --outliers, --pictures or --duplicate_likeness it makes the pa
 
 import csv
 import io
+import tempfile
 from pathlib import Path
 
 from absl import flags
@@ -29,15 +30,16 @@ def main():
     """Embeds what is not embedded yet, looks through it and writes the page; returns what was found."""
     value = source_flags.values(*NAMES, required=("export", "source", "out"))
     check(value)
-    split = embedded_pictures.open_source(value["source"], value["split"])
+    split = embedded_pictures.open_source(value["source"], value["split"], value["options"])
     embedded_pictures.weights_of(value["export"])  # a missing export is told at once
+    out = Path(value["out"])
+    make_folder(out)  # a place that cannot be written, too
     cli.load_tensorflow()
     from la_tf import browse_page, pile
     from la_tf.export_embedder import ExportEmbedder
 
-    out = Path(value["out"])
-    embedder = ExportEmbedder(value["export"])
-    embedded = embedder.embed(split, out / "embeddings", batch_size=value["batch_size"], workers=value["workers"])
+    how = {name: value[name] for name in ("batch_size", "workers", "options")}
+    embedded = ExportEmbedder(value["export"]).embed(split, out / "embeddings", **how)
     rows = embedded.rows
     if len(rows) < 2:
         raise UserError(f"--source={value['source']}: one picture can be read; there is nothing to compare it with")
@@ -69,6 +71,16 @@ def check(value):
             raise FlagError(f"--{name}={value[name]}: must be at least {least}")
     if not 0 < value["duplicate_likeness"] <= 1:
         raise FlagError(f"--duplicate_likeness={value['duplicate_likeness']}: must be above 0 and at most 1")
+
+
+def make_folder(out):
+    """Makes the folder of the page; raises UserError where it cannot be made, or written to."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise UserError(f"--out={out}: cannot be written ({error.strerror}); choose another") from None
 
 
 def write_tables(out, pictures, found, same):

@@ -153,6 +153,15 @@ def read_description(folder):
     return description
 
 
+def view_of(description):
+    """Returns the `data.encoded.View` in which an export sees encoded pictures, by its `read_description`."""
+    stored = description.get("view")  # exports that are older than this entry saw any picture as a photograph
+    if stored is None:
+        return encoded.View(description["preprocessing"]["image_size"])
+    size = stored["common_size"]
+    return encoded.View(**stored | {"common_size": tuple(size) if size else None})
+
+
 def load_backbone(folder, **expected):
     """Returns the exported `models.Backbone` with its weights, after its self-check.
 
@@ -197,11 +206,15 @@ def _datasets(file):
     return found
 
 
-def check_serving(folder):
-    """Asks the SavedModel for what was stored; raises UserError naming a signature that answers something else."""
-    loaded = tf.saved_model.load(str(folder))
+def check_serving(folder, loaded=None, asked=tuple(QUESTIONS)):
+    """Asks the SavedModel for what was stored; raises UserError naming a signature that answers something else.
+
+    `loaded` is the SavedModel where it is loaded already; `asked` are the signatures that count.
+    """
+    loaded = tf.saved_model.load(str(folder)) if loaded is None else loaded
     with np.load(Path(folder) / "self_check.npz", allow_pickle=False) as stored:
-        for name, (answer, question) in QUESTIONS.items():
+        for name in asked:
+            answer, question = QUESTIONS[name]
             if answer in stored.files:
                 arguments = {key: tf.constant(value) for key, value in question(stored).items()}
                 found = loaded.signatures[name](**arguments)["similarities" if name == "nearest" else "embedding"]

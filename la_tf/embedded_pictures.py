@@ -6,6 +6,7 @@ bad_images.csv   the pictures that could not be read, where there are any: split
 embed.json       which export, which source, how many of what
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -19,16 +20,16 @@ from data.errors import FlagError, UserError
 from data.folder import open_pile
 from data.sources import open_dataset
 from data.spec import parse_spec
-from la_tf import model_dir, names_file
+from la_tf import digests, model_dir, names_file
 
-FORMAT = 1
+FORMAT = 2
 ROWS, NAMES, DESCRIPTION = "embeddings.npy", "names.jsonl", "embed.json"
 BEGUN, JOURNAL = "begun.json", "journal.jsonl"  # of a folder that is not finished
 SPLITS = ("train", "test", "all")
 
 
-def open_source(spec, split=None, flag="source"):
-    """Returns the Split that `spec` and `--split` name; the errors name `--{flag}`.
+def open_source(spec, split=None, options=None, flag="source"):
+    """Returns the Split that `spec` and `--split` name; `options` are those of `open_dataset`, errors name `--{flag}`.
 
     Of folder:PATH that is every picture below PATH, whatever the folders are called, unless `split` says otherwise; of
     another form with a test split one has to be chosen. Raises FlagError, UserError.
@@ -39,7 +40,7 @@ def open_source(spec, split=None, flag="source"):
         form, rest = parse_spec(spec)
         if form == "folder" and split in (None, "all"):
             return open_pile(spec, os.path.expanduser(rest))
-        dataset = open_dataset(spec)
+        dataset = open_dataset(spec, **(options or {}))
     except OSError as error:
         raise UserError(f"--{flag}={spec}: {error.filename}: {error.strerror}") from error
     except UserError as error:
@@ -58,20 +59,22 @@ def weights_of(export):
     """Returns the hash of an export's weights, the one in results.jsonl; raises UserError where there are none."""
     path = Path(export) / "backbone.weights.h5"
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+        return digests.digest_of_files([path])
     except OSError as error:
         raise UserError(
             f"--export={export}: no export ({path.name}: {error.strerror}); make one by la_tf.export"
         ) from None
 
 
-def identity(weights, image_size, split, rows):
-    """Returns what embeddings depend on: the export, the pictures and their order; `rows` `[n]` are those wanted."""
+def identity(weights, view, split, rows):
+    """Returns what embeddings depend on: the export, the pictures and their order.
+
+    `view` is what its backbone.json says of how pictures are seen, `rows` `[n]` are those wanted.
+    """
     pictures = hashlib.sha256(split.fingerprint.encode() + np.asarray(rows, "<i8").tobytes())
     return {
         "export_weights": weights,
-        "image_size": image_size,
+        "view": view,
         "split": split.name,
         "pictures": len(rows),
         "source_content": pictures.hexdigest()[:12],
@@ -88,7 +91,8 @@ class EmbeddedPictures:
             raise UserError(f"--embeddings={folder}: has no {DESCRIPTION}; make it by la_tf.embed")
         self.description = model_dir.read_json(path)
         if self.description.get("format") != FORMAT:
-            raise UserError(f"{path}: is format {self.description.get('format')}, this version reads {FORMAT}")
+            found = self.description.get("format")
+            raise UserError(f"{path}: is format {found}, this version reads {FORMAT}; embed again")
         try:
             mapped = "r" if self.description["rows"] else None  # an empty file cannot be
             self.rows = np.load(self.folder / ROWS, mmap_mode=mapped, allow_pickle=False)
@@ -107,7 +111,7 @@ class EmbeddedPictures:
     def locations(self):
         """Where the pictures lie: absolute paths, or names of pictures in no file."""
         root = self.description["root"]
-        return [names_file.location(root, name) for name in self.names]
+        return names_file.Locations(root, self.names)
 
 
 class EmbeddingFolder:
@@ -121,17 +125,21 @@ class EmbeddingFolder:
     def __init__(self, out, identity, dimension, scratch=False):
         self.out = Path(out)
         self.part = part_of(out)
-        self.identity, self.dimension = identity, dimension
-        self.finished = (self.out / DESCRIPTION).exists()
+        self.identity, self.dimension = json.loads(json.dumps(identity)), dimension  # as a file gives it back
+        self.done, self.rows, self.bad = 0, 0, []
         if scratch:
             self._discard_others()
-        elif self.finished:
+        self._look()
+
+    def _look(self):
+        """Finds out whether it is finished; raises UserError where it was made, or begun, of something else."""
+        self.finished = (self.out / DESCRIPTION).exists()
+        if self.finished:
             self._compare(self.out / DESCRIPTION)
         elif self.out.exists() and (not self.out.is_dir() or model_dir.folder_entries(self.out)):
-            raise UserError(f"--out={out}: exists already and holds no embeddings; choose a new folder")
+            raise UserError(f"--out={self.out}: exists already and holds no embeddings; choose a new folder")
         elif (self.part / BEGUN).exists():
             self._compare(self.part / BEGUN)
-        self.done, self.rows, self.bad = 0, 0, []
 
     def _compare(self, path):
         stored = model_dir.read_json(path).get("identity", {})
@@ -145,16 +153,25 @@ class EmbeddingFolder:
 
     def _discard_others(self):
         for path in (self.out / DESCRIPTION, self.part / BEGUN):
-            if path.exists() and model_dir.read_json(path).get("identity") != self.identity:
-                shutil.rmtree(path.parent)
-        self.finished = (self.out / DESCRIPTION).exists()
+            if not path.exists() or model_dir.read_json(path).get("identity") != self.identity:
+                shutil.rmtree(path.parent, ignore_errors=True)
 
     def __enter__(self):
-        """Opens the files, behind a lock, and goes back to the last batch of which all is on disk."""
-        self._lock = model_dir.locked(self.part, "out", "wait for it", doing="embedding")
-        self._lock.__enter__()
+        """Opens the files, behind a lock, unless another process has finished it just now."""
+        with contextlib.ExitStack() as opened:
+            opened.enter_context(model_dir.locked(self.part, "out", "wait for it", doing="embedding"))
+            self._look()
+            if self.finished:
+                shutil.rmtree(self.part, ignore_errors=True)  # what the lock has made
+            else:
+                self._open(opened)
+            self._opened = opened.pop_all()
+        return self
+
+    def _open(self, opened):
+        """Opens the files and goes back to the last batch of which all is on disk."""
         model_dir.write_json(self.part / BEGUN, {"identity": self.identity})
-        self._array = open(self.part / ROWS, "a+b")
+        self._array = opened.enter_context(open(self.part / ROWS, "a+b"))  # noqa: SIM115  closed with the block
         if self._array.seek(0, os.SEEK_END) < len(self._header(0)):
             self._array.truncate(0)
             self._array.write(self._header(0))
@@ -171,13 +188,10 @@ class EmbeddingFolder:
             self.bad += entry["bad"]
         model_dir.write_text(journal, "".join(kept))
         self._array.truncate(len(self._header(0)) + self.rows * 4 * self.dimension)
-        self._journal = open(journal, "a")
-        return self
+        self._journal = opened.enter_context(open(journal, "a"))  # noqa: SIM115
 
     def __exit__(self, *error):
-        self._array.close()
-        self._journal.close()
-        self._lock.__exit__(*error)
+        self._opened.close()
 
     def add(self, embeddings, bad):
         """Adds a batch: the rows `[n, D]` of its readable pictures, and the numbers of the others in the source."""
@@ -199,9 +213,14 @@ class EmbeddingFolder:
         whole = {"format": FORMAT, **description, "rows": self.rows, "dimension": self.dimension}
         whole |= {"bad": len(self.bad), "identity": self.identity, "versions": model_dir.versions()}
         model_dir.write_json(self.part / DESCRIPTION, whole)
-        for name in (BEGUN, JOURNAL, ".lock"):
-            (self.part / name).unlink()
-        os.rename(self.part, self.out)  # onto an empty folder, if there is one
+        try:
+            os.rename(self.part, self.out)  # onto an empty folder, if there is one
+        except OSError as error:
+            raise UserError(
+                f"--out={self.out}: cannot be made of {self.part} ({error.strerror}); make room for it and run again"
+            ) from None
+        for name in (BEGUN, JOURNAL, ".lock"):  # after it has its name: a process killed before needs them to go on
+            (self.out / name).unlink()
 
     def _header(self, rows):
         """The first bytes of the .npy; NumPy leaves room for the number of rows, so all are equally long."""

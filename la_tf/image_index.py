@@ -5,7 +5,9 @@ rows-N.faiss   the Faiss index, which is mapped: its memory is shared by all pro
 names-N.jsonl  the pictures' locations (names_file.py): absolute paths, so the same file is not added twice
 """
 
+import itertools
 import os
+import re
 from pathlib import Path
 
 import faiss
@@ -16,6 +18,8 @@ from la_tf import model_dir, names_file, vector_index
 
 FORMAT = 1
 FILE = "index.json"
+NUMBERED = re.compile(r"(rows-(\d+)\.faiss|names-(\d+)\.jsonl)")  # what it names
+REBUILD = "build it anew by --source and --rebuild"
 RECALL = 0.97  # that the tuning wants of its own queries, for 0.95 of others
 
 
@@ -30,16 +34,16 @@ class ImageIndex:
         self.description = description
         path = self.folder / description["rows"]
         try:
-            self.index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+            self.index = vector_index.mapped(path)
             self.names = names_file.NamesFile(self.folder / description["names"])
         except (OSError, RuntimeError, ValueError) as error:
             # RuntimeError is Faiss's.
             reason = str(error).splitlines()[0][:200]
-            raise UserError(f"--index={folder}: a file is missing or damaged ({reason}); build it anew") from None
+            raise UserError(f"--index={folder}: a file is missing or damaged ({reason}); {REBUILD}") from None
         if not self.index.ntotal == len(self.names) == description["size"]:
             raise UserError(
                 f"--index={folder}: {self.index.ntotal} rows and {len(self.names)} names, but {description['size']} "
-                "pictures are described; build it anew"
+                f"pictures are described; {REBUILD}"
             )
         if description["effort"]:
             vector_index.set_effort(self.index, description["effort"])
@@ -50,10 +54,12 @@ class ImageIndex:
     ):
         """Makes an index of unit `rows` `[N, D]`, array or mapped file, in `folder`, in place of one that is there.
 
-        `names` are N locations, `weights` the hash of the export's (`embedded_pictures.weights_of`), `sources` the
-        (spec, split) they come from. kind: flat | ivf | hnsw, None: by N. `lists`, `links` and `effort` (nprobe of ivf,
-        ef_search of hnsw) override what follows from N and from `tune`.
+        `names` are a sequence of N locations, of which one that comes again is passed over; `weights` the hash of the
+        export's (`embedded_pictures.weights_of`), `sources` the (spec, split, options) they come from. kind: flat | ivf
+        | hnsw, None: by N. `lists`, `links` and `effort` (nprobe of ivf, ef_search of hnsw) override what follows from
+        N and from `tune`.
         """
+        rows, names = _picked(rows, names, names_file.unseen(names))
         kind = kind or vector_index.automatic_kind(len(rows))
         index = vector_index.build(rows, kind, quantised, lists, links)
         recall = None
@@ -77,30 +83,29 @@ class ImageIndex:
         return cls._commit(folder, description, index, names)
 
     @classmethod
-    def open(cls, folder, weights=None, dimension=None):
+    def open(cls, folder, weights=None):
         """Returns the index in `folder`; raises UserError where there is none, or it is of another export."""
         description = describe(folder)
         if description is None:
             raise UserError(f"--index={folder}: there is no index yet; build one by --source=folder:PATH")
-        found = description["dimension"], description["export_weights"]
-        if dimension is not None and found[0] != dimension:
+        found = description["export_weights"]
+        if weights is not None and found != weights:
             raise UserError(
-                f"--index={folder}: holds rows of {found[0]} dimensions, the export gives {dimension}; give the export "
-                "that it was built with, or another --index"
+                f"--index={folder}: was built with another export (weights {found} there, {weights} here); give that "
+                "one, or another --index"
             )
-        if weights is not None and found[1] != weights:
-            raise UserError(
-                f"--index={folder}: was built with another export (weights {found[1]} there, {weights} here); give "
-                "that one, or another --index"
-            )
-        return cls(folder, description)
+        try:
+            return cls(folder, description)
+        except UserError:
+            if describe(folder) == description:
+                raise
+        return cls.open(folder, weights)  # another process has changed it in between, and removed its old files
 
     @classmethod
     def _commit(cls, folder, description, index, names):
-        """Writes the files under new names, then index.json, which names them; then removes the old ones."""
+        """Writes the files under new names, then index.json, which names them; then removes all that it does not."""
         folder = Path(folder)
-        old = describe(folder)
-        number = 0 if old is None else old["number"] + 1
+        number = 1 + max(_numbered(folder).values(), default=-1)
         description = description | {"size": index.ntotal, "number": number}
         description |= {"rows": f"rows-{number}.faiss", "names": f"names-{number}.jsonl"}
         description |= {"versions": model_dir.versions()}
@@ -110,9 +115,8 @@ class ImageIndex:
         with open(folder / description["rows"], "rb") as file:
             os.fsync(file.fileno())
         model_dir.write_json(folder / FILE, description)
-        if old is not None:
-            for name in (old["rows"], old["names"]):
-                (folder / name).unlink(missing_ok=True)  # who has them open keeps them
+        for name in _numbered(folder).keys() - {description["rows"], description["names"]}:
+            (folder / name).unlink()  # who has it open keeps it
         return cls(folder, description)
 
     def __len__(self):
@@ -123,18 +127,15 @@ class ImageIndex:
 
         Nothing is trained: lists, ranges of bytes and effort stay what they were.
         """
-        known = set(self.names)
-        new = [place for place, name in enumerate(names) if name not in known and not known.add(name)]
-        if not new:
+        rows, names = _picked(rows, names, names_file.unseen(names, self.names))
+        if not len(rows):
             return self
         if rows.shape[1] != self.index.d:
             raise UserError(f"--index={self.folder}: holds rows of {self.index.d} dimensions, not {rows.shape[1]}")
-        added = rows if len(new) == len(rows) else np.asarray(rows)[new]
-        path = self.folder / self.description["rows"]
-        index = vector_index.extended(self.index, added, lambda: faiss.read_index(str(path)))
+        index = vector_index.extended(self.folder / self.description["rows"], rows)
         old = self.description["sources"]
         sources = [*old, *(list(source) for source in sources if list(source) not in old)]
-        names = [*self.names, *(names[place] for place in new)]
+        names = itertools.chain(self.names, names)
         return self._commit(self.folder, self.description | {"sources": sources}, index, names)
 
     def check(self, nearest):
@@ -163,7 +164,23 @@ def describe(folder):
     path = Path(folder) / FILE
     if not path.exists():
         return None
-    description = model_dir.read_json(path)
+    try:
+        description = model_dir.read_json(path)
+    except UserError as error:
+        raise UserError(f"{error}; {REBUILD}") from None
     if description.get("format") != FORMAT:
-        raise UserError(f"{path}: is format {description.get('format')}, this version reads {FORMAT}; build it anew")
+        raise UserError(f"{path}: is format {description.get('format')}, this version reads {FORMAT}; {REBUILD}")
     return description
+
+
+def _numbered(folder):
+    """Returns the numbers of the files in a folder that an index.json names, or did, by their names."""
+    found = map(NUMBERED.fullmatch, os.listdir(folder) if folder.is_dir() else ())
+    return {match[0]: int(match[2] or match[3]) for match in found if match}
+
+
+def _picked(rows, names, places):
+    """Returns the rows `[n, D]` and names at `places` `[n]` of a sequence; they are not copied where those are all."""
+    if len(places) == len(rows):
+        return rows, names
+    return np.asarray(rows)[places], [names[place] for place in places]

@@ -34,13 +34,19 @@ def nearest_others(rows, images, neighbors, eligible=None):
 
     K is `neighbors`, or one less than there are eligible rows if that is less.
     """
-    images = np.asarray(images)
-    similarities, found = nearest_rows(rows[images], rows, neighbors + 1, eligible)
+    return without_itself(*nearest_rows(rows[images], rows, neighbors + 1, eligible), images)
+
+
+def without_itself(similarities, found, images):
+    """Returns similarities and rows `[Q, K - 1]` of the K that were found for each of the rows `images` `[Q]`.
+
+    Where so many copies come before it that a row is not among them, the last one is left out.
+    """
     if not found.shape[1]:
-        return similarities, found
-    keep = found != images[:, None]
-    keep[keep.all(axis=1), -1] = False  # behind so many copies that it is not among them
-    shape = (len(images), found.shape[1] - 1)
+        return similarities, found  # there was nothing to be found
+    keep = found != np.asarray(images)[:, None]
+    keep[keep.all(axis=1), -1] = False
+    shape = (len(found), found.shape[1] - 1)
     return similarities[keep].reshape(shape), found[keep].reshape(shape)
 
 

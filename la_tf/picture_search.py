@@ -19,6 +19,7 @@ SCRATCH = ".embeddings"  # in the index's folder: what is embedded and not yet i
 BAD = "bad_images.csv"  # those that the last --source or --add could not read
 ONLY_OF = {"lists": "ivf", "nprobe": "ivf", "links": "hnsw", "ef_search": "hnsw"}
 BUILDING = ("kind", "quantised", "lists", "links", "rebuild")
+SHEETS = (".png", ".svg", ".pdf")
 GROWN = 4  # times as many pictures as an index was built of: its lists and bytes may no longer fit
 
 
@@ -35,6 +36,7 @@ def run(value):
         with model_dir.locked(folder, "index", "wait for it", doing="changing the index"):
             added = grow(folder, weights, value)
     index = ImageIndex.open(folder, weights)
+    check_kind(value, index.description["kind"], f"--index={folder}, {index.description['kind']},")
     if index.description["kind"] != "flat" and len(index) > GROWN * index.description["built_of"]:
         print(
             f"{folder}: has {len(index)} pictures and was built of {index.description['built_of']}; --rebuild with all "
@@ -71,13 +73,25 @@ def check(value):
         raise FlagError(f"--kind={value['kind']}: choose one of {', '.join(KINDS)}")
     if value["out"] and not value["image"]:
         raise FlagError("--out: draws what was found for --image; name a picture")
-    for name, kind in ONLY_OF.items():
-        if value[name] is not None and value["kind"] not in (None, kind):
-            raise FlagError(f"--{name}: --kind={value['kind']} does not read it; leave it out")
+    if value["out"] and not value["out"].lower().endswith(SHEETS):
+        raise FlagError(f"--out={value['out']}: name a file that ends in {', '.join(SHEETS)}")
+    for name in ONLY_OF:
         if value[name] is not None and value[name] < 1:
             raise FlagError(f"--{name}={value[name]}: must be at least 1")
+    for name in ("nprobe", "ef_search"):
+        if value[name] and not (building or value["image"]):
+            raise FlagError(f"--{name}: goes with --image, or with --source or --embeddings for an index to be built")
+    if value["kind"]:
+        check_kind(value, value["kind"], f"--kind={value['kind']}")
     if value["nearest"] < 1:
         raise FlagError(f"--nearest={value['nearest']}: must be at least 1")
+
+
+def check_kind(value, kind, found):
+    """Raises FlagError for a flag that an index of this kind does not read; `found` says where the kind comes from."""
+    for name, of in ONLY_OF.items():
+        if value[name] is not None and kind != of:
+            raise FlagError(f"--{name}: goes with --kind={of}; {found} does not read it, leave it out")
 
 
 def image_files(text):
@@ -106,21 +120,26 @@ def grow(folder, weights, value):
             )
     else:
         flag = "source" if value["source"] else "add"
-        pictures = embedded_pictures.open_source(value[flag], value["split"], flag)
-        known, root = set(old.names) if old else (), names_file.root(pictures)
-        rows = [row for row, name in enumerate(pictures.names) if names_file.location(root, name) not in known]
-        if not rows:
+        pictures = embedded_pictures.open_source(value[flag], value["split"], value["options"], flag)
+        locations = names_file.Locations(names_file.root(pictures), pictures.names)
+        rows = names_file.unseen(locations, old.names if old else ())
+        (folder / BAD).unlink(missing_ok=True)
+        if not len(rows):
+            shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed when all was in the index
             return {"added": 0, "bad": 0}
-        embedder = embedder_of(value["export"])
-        embedded = embedder.embed(pictures, scratch, rows, value["batch_size"], value["workers"], scratch=True)
-    if (scratch / BAD).exists():
-        os.replace(scratch / BAD, folder / BAD)
+        if not old:
+            check_automatic(value, len(rows))  # before hours of embedding
+        how = {name: value[name] for name in ("batch_size", "workers", "options")}
+        embedded = embedder_of(value["export"]).embed(pictures, scratch, rows, scratch=True, **how)
+        if (scratch / BAD).exists():
+            os.replace(scratch / BAD, folder / BAD)
     if not (old or embedded.description["rows"]):
         raise UserError(f"--source={value['source']}: not one picture can be read; {folder / BAD} says why")
-    sources = [(embedded.description["source"], embedded.description["split"])]
+    sources = [[embedded.description[name] for name in ("source", "split", "options")]]
     if old:
         index = old.add(embedded.rows, embedded.locations, sources)
     else:
+        check_automatic(value, len(embedded.rows))
         chosen = {name: value[name] for name in ("kind", "quantised", "lists", "links")}
         chosen |= {"effort": value["nprobe"] or value["ef_search"], "sources": sources}
         started = time.monotonic()
@@ -130,19 +149,35 @@ def grow(folder, weights, value):
     return {"added": len(index) - (len(old) if old else 0), "bad": embedded.description["bad"]}
 
 
+def check_automatic(value, size):
+    """Raises FlagError for a flag that an index does not read whose kind follows from its `size`."""
+    from la_tf.vector_index import automatic_kind
+
+    if not value["kind"]:
+        kind = automatic_kind(size)
+        check_kind(value, kind, f"{kind}, which an index of {size} pictures is by default,")
+
+
 def existing(folder, weights, value):
     """Returns the index to add to, None where one is to be built; raises UserError where it is built otherwise."""
-    from la_tf import image_index
+    from la_tf import image_index, vector_index
     from la_tf.image_index import ImageIndex
 
-    there = image_index.describe(folder)
-    if value["rebuild"] or (there is None and not value["add"]):
+    if value["rebuild"] or (image_index.describe(folder) is None and not value["add"]):
         return None
     index = ImageIndex.open(folder, weights)
-    for name in ("kind", "lists", "links", "quantised"):
-        if value[name] and value[name] != there.get(name):
+    there = index.description
+    wanted = {name: value[name] for name in ("kind", "quantised", "lists", "links")}
+    if not value["kind"]:
+        check_kind(value, there["kind"], f"--index={folder}, {there['kind']},")
+    if there["effort"] and not value["image"]:  # with --image it is that of this search
+        for name in ("nprobe", "ef_search"):
+            wanted[name] = value[name] and min(value[name], vector_index.most_effort(index.index))
+    for name, given in wanted.items():
+        found = there["effort" if name in ("nprobe", "ef_search") else name]
+        if given and given != found:
             raise UserError(
-                f"--index={folder}: is there already, with --{name}={there[name]}; give --rebuild to build it anew, or "
+                f"--index={folder}: is there already, with --{name}={found}; give --rebuild to build it anew, or "
                 "another --index"
             )
     return index

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from la_tf import cluster_portraits, clustering, near_duplicates, vector_index
-from la_tf.nearest_rows import nearest_others
+from la_tf.nearest_rows import nearest_others, without_itself
 
 NEAREST = 30  # others of each picture that may be its near-duplicates
 LONELY = 10  # a picture is as lonely as the so many-th nearest other is far
@@ -79,8 +79,5 @@ def others_of_all(rows):
     similarities, found = np.empty((size, count), np.float32), np.empty((size, count), np.int32)
     for start in range(0, size, CHUNK):
         own = np.arange(start, min(start + CHUNK, size))
-        similar, others = vector_index.search(index, rows[own], count + 1)
-        keep = others != own[:, None]
-        keep[keep.all(axis=1), -1] = False  # behind so many copies that it is not among them
-        similarities[own], found[own] = similar[keep].reshape(-1, count), others[keep].reshape(-1, count)
+        similarities[own], found[own] = without_itself(*vector_index.search(index, rows[own], count + 1), own)
     return similarities, found

@@ -49,7 +49,10 @@ def draw(queries, sources=()):
 
 
 def save(figure, path):
-    """Writes the figure to `path`, in the format that its ending names; the file is whole or not there."""
+    """Writes the figure to `path`, in the format that its ending names; the file is whole or not there.
+
+    Raises UserError where it cannot be written.
+    """
     path = os.fspath(path)
     head, tail = os.path.split(path)
     temporary = os.path.join(head, f".{os.getpid()}.{tail}")
@@ -59,8 +62,8 @@ def save(figure, path):
             warnings.filterwarnings("ignore", "Glyph .* missing from font")
             figure.savefig(temporary, dpi=150)
         os.replace(temporary, path)
-    except (OSError, ValueError) as error:  # ValueError: an ending that Matplotlib does not know
-        raise UserError(f"--out={path}: cannot be written ({error}); name a .png") from None
+    except OSError as error:
+        raise UserError(f"--out={path}: cannot be written ({error.strerror}); choose another") from None
     finally:
         plt.close(figure)
 
@@ -79,6 +82,9 @@ def _tile(axis, picture, caption, color):
 def _short(location):
     """Returns folder and name of a picture in at most two lines, the middle left out where they are longer."""
     name = names_file.shown("/".join(location.split("/")[-2:]))
+    folder, slash, own = name.rpartition("/")
+    if len(name) > LETTERS >= max(len(folder + slash), len(own)):
+        return f"{folder}{slash}\n{own}"
     most = LETTERS * LINES
     if len(name) > most:
         name = f"{name[: most // 2 - 1]}…{name[-(most - most // 2) :]}"
@@ -86,7 +92,10 @@ def _short(location):
 
 
 class Pictures:
-    """Pictures by location: files, and those of data sets `sources` ((spec, split), ...) that lie in no file."""
+    """Pictures by location: files, and those of data sets `sources` that lie in no file.
+
+    `sources` are (spec, split, options) as `embedded_pictures.open_source` takes them.
+    """
 
     def __init__(self, sources=()):
         self._sources = [source for source in sources if parse_spec(source[0])[0] not in ("folder", "list")]

@@ -1,6 +1,5 @@
 """What is judged: a network behind one face, be it a run of ours, an export or somebody else's."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from la_tf import bundle, checkpoints, foreign, model_dir
+from la_tf.digests import digest, digest_of_files
 from la_tf.embedding import embedder_for
 from la_tf.experiment import stored_config
 from models.backbone import backbone_from_architecture
@@ -133,19 +133,6 @@ def _facts(kind, step, config, architecture, weights):
         "weights": weights,
         "config": config,
     }
-
-
-def digest(parts):
-    """Returns a hash of bytes in their order: the same weights are the same subject wherever they lie."""
-    found = hashlib.sha256()
-    for part in parts:
-        found.update(part)
-    return found.hexdigest()[:12]
-
-
-def digest_of_files(paths):
-    """Returns the hash of the bytes of files."""
-    return digest(Path(path).read_bytes() for path in paths)
 
 
 def _frozen(model):

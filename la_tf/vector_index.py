@@ -9,6 +9,7 @@ How far `nprobe` and `ef_search` have to go is found by `tune`, on rows of the i
 """
 
 import mmap
+import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -68,15 +69,21 @@ def build(rows, kind, quantised=False, lists=None, links=None):
     return index
 
 
-def extended(index, rows, read):
-    """Returns an index of the rows of `index`, then `rows` `[n, D]`; nothing is trained. `index` may be a mapped file.
+def mapped(path):
+    """Returns the index in a file, which stays there: what is looked at of it is in memory, shared and given back."""
+    return faiss.read_index(os.fspath(path), faiss.IO_FLAG_MMAP_IFC)
 
-    `read()` gives a copy of the index that may be changed; a flat one needs none, so it is held once and not twice.
+
+def extended(path, rows):
+    """Returns an index of the rows of the index in the file `path`, then `rows` `[n, D]`; nothing is trained.
+
+    A flat one is read part by part into its new place, so it is held once: Faiss would double its memory to grow.
     """
-    if kind_of(index) == "flat":
-        chunks = _chunks(rows, "adding", first=index.ntotal)
-        return _filled(_empty_like(index), index.ntotal + len(rows), chunks, index)
-    index = read()
+    old = mapped(path)
+    if kind_of(old) == "flat":
+        chunks = _chunks(rows, "adding", first=old.ntotal)
+        return _filled(_empty_like(old), old.ntotal + len(rows), chunks, path)
+    index = faiss.read_index(os.fspath(path))
     for _, chunk in _chunks(rows, "adding", CHUNK // 8):
         index.add(chunk)
     return index
@@ -212,12 +219,14 @@ def _empty_like(index):
 
 
 def _filled(index, total, chunks, others=None):
-    """Gives a flat index its `total` rows: those of `others`, then `chunks`. Faiss would double its memory to grow."""
+    """Gives a flat index its `total` rows: those in the file `others`, then `chunks`."""
     index.codes.resize(total * index.code_size)
     index.ntotal = total
     codes = _codes(index)
-    if others is not None:
-        codes[: others.ntotal] = _codes(others)
+    for start in range(0, 0 if others is None else mapped(others).ntotal, CHUNK):
+        source = mapped(others)  # anew: what was read of it before is given back
+        part = _codes(source)[start : start + CHUNK]
+        codes[start : start + len(part)] = part
     for start, chunk in chunks:
         codes[start : start + len(chunk)] = index.sa_encode(chunk)
     return index
@@ -237,7 +246,7 @@ def _fill_lists(index, rows):
     for number, length in enumerate(np.bincount(lists, minlength=index.nlist).tolist()):
         index.invlists.resize(number, length)
     filled = np.zeros(index.nlist, np.int64)
-    for start, chunk in _chunks(rows, "adding"):
+    for start, chunk in _chunks(rows, "adding", CHUNK // 4):  # of each, four copies in other orders
         of_chunk = lists[start : start + len(chunk)]
         order = np.argsort(of_chunk, kind="stable")
         sorted_lists, sorted_rows, numbers = of_chunk[order], chunk[order], order + start

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from data import encoded
 from data.digits import open_digits
-from data.encoded import View, evaluation_views, stored_view, unscaled_size, view_of
+from data.encoded import View, evaluation_views, stored_view, unscaled_size, view_of, viewed_batches
 from data.manifest import manifest
 from data.pipeline import evaluation_batches
 from data.sources import open_dataset
@@ -66,6 +66,19 @@ def test_a_picture_of_another_size_is_seen_as_any_photograph_is():
     np.testing.assert_array_equal(
         evaluation_views(file, View(32, "photo", (40, 40))), evaluation_views(file, View(32, "photo", None))
     )
+
+
+def test_batches_of_a_split_are_seen_in_the_view_of_another(tmp_path):
+    """Nothing that the pictures of the split have in common counts; one that cannot be read is masked."""
+    noise = np.random.default_rng(0).integers(0, 256, (4, 40, 40, 3), np.uint8)
+    split = folder_of(tmp_path, {f"{i}.png": file_of(each) for i, each in enumerate(noise)}).train
+    (tmp_path / "only" / "2.png").write_bytes(b"no picture")
+    batches = list(viewed_batches(split, View(32), 2, rows=[3, 2, 0]))
+    assert [batch["index"].numpy().tolist() for batch in batches] == [[3, 2], [0]]
+    assert [batch["valid"].numpy().tolist() for batch in batches] == [[True, False], [True]]
+    wanted = evaluation_views(tf.constant([file_of(noise[3]), file_of(noise[0])]), View(32))
+    found = [batch["image"][0] for batch in batches]
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
 
 
 def test_digits_are_seen_as_in_evaluation():

@@ -19,9 +19,9 @@ def small_embedder(dimension=D, seed=0):
     return build_embedder(build_backbone("resnet10", 4, 2, "small", True, Preprocessing(image_size=SIZE)), dimension)
 
 
-def write_export(folder, embedder):
-    """Writes the export; returns its folder."""
-    return bundle.write(folder, embedder, step=1)
+def write_export(folder, embedder, view=None):
+    """Writes the export, which sees encoded pictures in a `view`; returns its folder."""
+    return bundle.write(folder, embedder, step=1, view=view)
 
 
 def digit(number):

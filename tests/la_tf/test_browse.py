@@ -106,6 +106,14 @@ def test_other_flags_make_the_page_anew_of_the_same_embeddings(made):
     assert 'id="map"' not in page and 'id="outliers"' not in page
 
 
+def test_a_place_that_cannot_be_written_is_told_at_once(made):
+    export, source, out, _ = made
+    below = out / "index.html" / "below"
+    process = run(export, source, below)
+    assert process.returncode == 1 and process.stderr.count("\n") == 1
+    assert process.stderr.startswith(f"error: --out={below}: cannot be written (Not a directory)")
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "told"),
     [

@@ -6,12 +6,16 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from PIL import Image
 
+from data.encoded import View
 from data.errors import FlagError, UserError
-from la_tf import bad_images, embedded_pictures
+from la_tf import bad_images, bundle, embedded_pictures
 from la_tf.embedded_pictures import EmbeddedPictures, open_source
 from la_tf.export_embedder import ExportEmbedder
 from tests import programs
@@ -57,11 +61,49 @@ def test_rows_are_the_networks_and_names_are_any_bytes(tmp_path, embedder, netwo
     source, pictures = pile(tmp_path / "pile")
     embedded = embedder.embed(open_source(source), tmp_path / "out", batch_size=4)
     check_rows(embedded, pictures, network)
-    assert embedded.locations == [os.path.join(tmp_path / "pile", name) for name in embedded.names]
+    assert list(embedded.locations) == [os.path.join(tmp_path / "pile", name) for name in embedded.names]
     rows = np.load(tmp_path / "out" / "embeddings.npy")  # as any other program reads it
     assert (rows.dtype, rows.shape) == (np.float32, (6, D))
     lines = (tmp_path / "out" / "names.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == list(embedded.names)
+
+
+def noise(folder, sizes):
+    """A folder of PNGs, in whose pixels every filter shows; returns their paths in the order of a source."""
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    for number, size in enumerate(sizes):
+        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(folder / f"{number}.png")
+    return sorted(map(str, folder.iterdir()))
+
+
+@pytest.mark.parametrize("view", [None, View(16, "photo", (24, 24)), View(16, "digits", (8, 8))])
+def test_pictures_are_seen_as_embed_bytes_sees_them_in_any_company(tmp_path, network, export, view):
+    export = write_export(tmp_path / "export", network, view) if view else export
+    embedder = ExportEmbedder(export)
+    paths = noise(tmp_path / "pile", [(48, 48), (60, 60), (24, 24), (16, 30)])
+
+    def embedding_of(files):
+        of_bytes = tf.saved_model.load(str(export)).signatures["embed_bytes"]
+        return of_bytes(image_bytes=tf.constant(files))["embedding"]
+
+    wanted = embedding_of([Path(path).read_bytes() for path in paths])
+    embedded = embedder.embed(open_source(f"folder:{tmp_path / 'pile'}"), tmp_path / "out", batch_size=3)
+    np.testing.assert_allclose(embedded.rows, wanted, atol=1e-5)
+    np.testing.assert_allclose(embedder.embed_files(paths[:1]), wanted[:1], atol=1e-5)
+    if view and view.kind == "digits":
+        digits = open_source("digits", "test")
+        wanted = embedding_of([tf.io.encode_png(picture).numpy() for picture in digits.source.pictures[:4]])
+        embedded = embedder.embed(digits, tmp_path / "digits", np.arange(4))
+        np.testing.assert_allclose(embedded.rows, wanted, atol=1e-5)
+
+
+def test_an_export_is_loaded_once_and_asked_for_what_is_used(export, monkeypatch):
+    loaded, load = [], tf.saved_model.load
+    monkeypatch.setattr(tf.saved_model, "load", lambda path: loaded.append(path) or load(path))
+    monkeypatch.setattr(bundle, "QUESTIONS", {"embed": bundle.QUESTIONS["embed"]})  # others raise KeyError
+    assert np.isfinite(ExportEmbedder(export)(np.zeros((1, 16, 16, 3), np.float32))).all()
+    assert loaded == [str(export)]
 
 
 def test_bad_pictures_are_named_and_have_no_row(tmp_path, embedder, network):
@@ -157,6 +199,46 @@ def test_what_is_finished_is_not_done_again(tmp_path, embedder, monkeypatch):
     np.testing.assert_array_equal(first.rows, again.rows)
 
 
+def test_what_is_killed_before_it_has_its_name_is_not_done_again(tmp_path, embedder, network, monkeypatch):
+    source, pictures = pile(tmp_path / "pile")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            embedder.embed(open_source(source), tmp_path / "out")
+    monkeypatch.setattr(ExportEmbedder, "__call__", lambda *_: pytest.fail("embedded again"))
+    check_rows(embedder.embed(open_source(source), tmp_path / "out"), pictures, network)
+    assert sorted(os.listdir(tmp_path / "out")) == ["embed.json", "embeddings.npy", "names.jsonl"]
+
+
+def test_what_another_process_has_just_finished_is_not_done_again(tmp_path, embedder):
+    split, out = open_source(pile(tmp_path / "pile")[0]), tmp_path / "out"
+    identity = embedded_pictures.identity(embedder.weights, embedder.view._asdict(), split, np.arange(split.size))
+    late = embedded_pictures.EmbeddingFolder(out, identity, D)
+    assert not late.finished
+    embedder.embed(split, out)
+    with late:
+        assert late.finished
+    assert not embedded_pictures.part_of(out).exists()
+
+
+def test_a_place_that_is_taken_meanwhile_is_told(tmp_path, embedder, monkeypatch):
+    split, out = open_source(pile(tmp_path / "pile")[0]), tmp_path / "out"
+    finish = embedded_pictures.EmbeddingFolder.finish
+
+    def taken(*arguments):
+        (out / "mine").mkdir(parents=True)
+        finish(*arguments)
+
+    monkeypatch.setattr(embedded_pictures.EmbeddingFolder, "finish", taken)
+    with pytest.raises(UserError, match=r"^--out=.*: cannot be made of .* \(Directory not empty\)"):
+        embedder.embed(split, out)
+    assert (out / "mine").exists()
+
+
 @pytest.mark.parametrize("finished", [True, False])
 def test_another_source_or_export_is_refused(tmp_path, embedder, monkeypatch, finished):
     source, _ = pile(tmp_path / "pile")
@@ -164,9 +246,18 @@ def test_another_source_or_export_is_refused(tmp_path, embedder, monkeypatch, fi
         embedder.embed(open_source(source), tmp_path / "out", batch_size=2)
     else:
         stopped_after(1, embedder, monkeypatch, open_source(source), tmp_path / "out", batch_size=2)
-    other = ExportEmbedder(write_export(tmp_path / "8", small_embedder(seed=1)))
-    with pytest.raises(UserError, match=rf"export_weights '{embedder.weights}' there, '{other.weights}' here"):
-        other.embed(open_source(source), tmp_path / "out")
+    for name, other, told in (
+        ("weights", "others", rf"\(export_weights '{embedder.weights}' there, 'others' here\)"),
+        (
+            "view",
+            View(16, "photo", (24, 20)),
+            r"\(view .*'common_size': None\} there, .*'common_size': \[24, 20\]\} here\)",
+        ),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(embedder, name, other)
+            with pytest.raises(UserError, match=told):
+                embedder.embed(open_source(source), tmp_path / "out")
     save_digits(tmp_path / "pile", ["new.png"], first=30)
     with pytest.raises(UserError, match="pictures 6 there, 7 here"):
         embedder.embed(open_source(source), tmp_path / "out")
@@ -200,6 +291,16 @@ def test_which_pictures_a_source_has(tmp_path):
         open_source("nothing", flag="add")
 
 
+def test_pictures_of_a_list_lie_where_an_option_says(tmp_path, embedder):
+    pile(tmp_path / "pile")
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "list.txt").write_text("b.png\ntrain/c.png\n")
+    spec, options = f"list:{tmp_path / 'lists' / 'list.txt'}", {"image_root": str(tmp_path / "pile")}
+    embedded = embedder.embed(open_source(spec, options=options), tmp_path / "out", options=options)
+    assert list(embedded.locations) == [str(tmp_path / "pile" / name) for name in ("b.png", "train/c.png")]
+    assert embedded.description["options"] == options
+
+
 def test_a_data_set_that_lies_in_no_files(tmp_path, embedder):
     embedded = embedder.embed(open_source("digits", "test"), tmp_path / "out")
     assert embedded.rows.shape == (360, D)
@@ -227,9 +328,11 @@ def test_damaged_embeddings_are_told(tmp_path, embedder):
 @pytest.mark.slow
 def test_a_killed_command_goes_on(tmp_path, export, network):
     names = [f"{number:03}.png" for number in range(300)]
-    source, pictures = pile(tmp_path / "pile", names)
+    _, pictures = pile(tmp_path / "pile", names)
+    (tmp_path / "list.txt").write_text("\n".join(names))
     out = tmp_path / "out"
-    flags = [f"--export={export}", f"--source={source}", f"--out={out}", "--batch_size=1"]
+    source = [f"--source=list:{tmp_path / 'list.txt'}", f"--image_root={tmp_path / 'pile'}"]
+    flags = [f"--export={export}", *source, f"--out={out}", "--batch_size=1"]
     process = subprocess.Popen(
         programs.command("la_tf.embed", *flags),
         cwd=programs.ROOT,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from la_tf.names_file import NamesFile, shown, write
+from la_tf.names_file import Locations, NamesFile, shown, unseen, write
 
 NAMES = st.lists(st.binary(min_size=1, max_size=30).map(os.fsdecode), max_size=20)
 
@@ -36,6 +36,20 @@ def test_a_file_that_is_cut_short_is_noticed(tmp_path):
     (tmp_path / "names").write_text('"a.jpg"\n"b.j')
     with pytest.raises(ValueError, match="cut short"):
         NamesFile(tmp_path / "names")
+
+
+@given(names=NAMES, others=NAMES)
+def test_the_unseen_are_those_of_no_other_place(names, others):
+    wanted = [place for place, name in enumerate(names) if name not in others and name not in names[:place]]
+    assert unseen(names, others).tolist() == wanted
+
+
+def test_locations_are_those_of_each_name():
+    found = Locations("/pictures", ["a.jpg", "b/../c.jpg", "b/caf\udce9.jpg"])
+    assert list(found) == ["/pictures/a.jpg", "/pictures/c.jpg", "/pictures/b/caf\udce9.jpg"]
+    assert [found[place] for place in range(3)] == list(found)
+    assert len(found) == 3
+    assert list(Locations(None, ["digits test#0"])) == ["digits test#0"]
 
 
 @pytest.mark.parametrize(

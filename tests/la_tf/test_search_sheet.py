@@ -19,13 +19,15 @@ def test_pictures_keep_their_shape_and_colours(tmp_path):
 
 
 def test_pictures_in_no_file_are_found_in_their_data_set():
-    drawn = search_sheet.Pictures([("digits", "test")]).at("digits test#1")  # every fifth digit is of the test split
+    drawn = search_sheet.Pictures([("digits", "test", {})]).at(
+        "digits test#1"
+    )  # every fifth digit is of the test split
     np.testing.assert_allclose(np.kron(drawn, np.ones((2, 2, 1))), digit(5) / 255, atol=0.003)
 
 
 def test_what_is_gone_or_broken_has_no_picture(tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
-    pictures = search_sheet.Pictures([("digits", "test"), ("folder:/gone", "all")])
+    pictures = search_sheet.Pictures([("digits", "test", {}), ("folder:/gone", "all", {})])
     assert pictures.at(str(tmp_path / "broken.jpg")) is None
     assert pictures.at("/gone/a.jpg") is None
     assert pictures.at("digits test#360") is None
@@ -54,8 +56,12 @@ def test_names_are_shortened_in_the_middle(location, shown):
     assert max(map(len, found.split("\n"))) <= search_sheet.LETTERS
 
 
-def test_a_sheet_of_no_known_form_is_refused(tmp_path):
+def test_a_line_ends_where_the_folder_does():
+    assert search_sheet._short("/scenes/buildings/21387.jpg") == "buildings/\n21387.jpg"
+
+
+def test_a_sheet_that_cannot_be_written_is_told(tmp_path):
     save_digits(tmp_path, ["a.png"])
     drawn = search_sheet.draw([(str(tmp_path / "a.png"), [(str(tmp_path / "a.png"), 1.0)])])
-    with pytest.raises(UserError, match=r"sheet\.what: cannot be written"):
-        search_sheet.save(drawn, tmp_path / "sheet.what")
+    with pytest.raises(UserError, match=r"^--out=.*sheet\.png: cannot be written \("):
+        search_sheet.save(drawn, tmp_path / "a.png" / "sheet.png")

@@ -101,12 +101,14 @@ def test_tuning_takes_no_more_than_it_needs():
 
 @pytest.mark.parametrize("quantised", [False, True])
 @pytest.mark.parametrize("kind", vector_index.KINDS)
-def test_rows_are_added_without_training(kind, quantised):
+def test_rows_are_added_without_training(kind, quantised, tmp_path, monkeypatch):
+    monkeypatch.setattr(vector_index, "CHUNK", 700)  # several parts of the file
     index = vector_index.build(ROWS[:5000], kind, quantised)
     vector_index.tune(index, ROWS[:5000], 0.97)
     centroids = index.quantizer.reconstruct_n(0, index.nlist) if kind == "ivf" else None
     ranges = faiss.vector_to_array(index.sq.trained) if quantised and kind != "hnsw" else None
-    longer = vector_index.extended(index, ROWS[5000:], lambda: copy_of(index))
+    faiss.write_index(index, str(tmp_path / "index"))
+    longer = vector_index.extended(tmp_path / "index", ROWS[5000:])
     assert longer.ntotal == N
     _, found = vector_index.search(longer, QUERIES, 10)
     _, order = nearest(ROWS, QUERIES, 10)
