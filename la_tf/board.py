@@ -6,11 +6,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
+from tensorboard.plugins.hparams import api_pb2
+from tensorboard.plugins.hparams.summary import experiment_pb
 
 from data.pipeline import views_of
 from data.sources import evenly_spaced
 from la_tf import projector, tiles
 from la_tf.clustering import UNASSIGNED
+from la_tf.config import CIRCUMSTANCES
 from la_tf.nearest_rows import nearest_others
 from la_tf.picture_sets import class_name
 from la_tf.retrieval import same_class
@@ -22,6 +25,8 @@ DENSEST = 30  # nearest rows of the histogram that all methods have (the paper's
 PROJECTED = 2000  # rows in the projector, at most
 # Of a neighbour, by whether it is of the query's class. Okabe and Ito: told apart by colour-blind eyes too.
 COLORS = {True: "#0072b2", False: "#d55e00", None: tiles.INK}
+COMPARED = ("method", "backbone", "learning_rate", "epochs", "seed")  # columns that are shown at first
+COUNTED = ("epochs", "max_steps")  # what of a run's circumstances counts as hyper-parameters
 METRICS = {
     "knn_top1": "kNN, test split", "validation_knn_top1": "kNN, validation", "loss": "loss",
     "close_mean": "|C ∩ B|, mean", "purity": "cluster purity",
@@ -44,7 +49,7 @@ class Board(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         """Writes the hyper-parameters and, where a run begins, how its pictures are augmented."""
         with self._writing(logs["step"]):
-            hparams.hparams_config(hparams=[], metrics=[hparams.Metric(*both) for both in METRICS.items()])
+            tf.summary.experimental.write_raw_pb(experiment_summary(self.experiment.config).SerializeToString())
             hparams.hparams(hyper_parameters(self.experiment.config))
             if logs["step"] == 0 and self.updates:
                 tf.summary.image("augmentation", self._augmented()[None])
@@ -139,9 +144,21 @@ def is_due(epoch, epochs, updates):
 
 def hyper_parameters(config):
     """Returns what TensorBoard's HParams tab compares runs by: all that makes a `Config` what it is, and its epochs."""
-    values = {**config.identity(), "epochs": config.run.epochs, "max_steps": config.run.max_steps}
+    values = config.identity() | {name: getattr(config.run, name) for name in COUNTED}
     texts = {name: ",".join(map(str, value)) for name, value in values.items() if isinstance(value, list)}
     return {name: texts.get(name, value) for name, value in values.items() if value is not None}
+
+
+def experiment_summary(config):
+    """Returns the summary that tells the HParams tab which columns there are, for runs of any method.
+
+    TensorBoard takes that of one run for all, and shows first what is said to differ; its API cannot say so.
+    """
+    names = [name for name in config.flat() if name not in CIRCUMSTANCES or name in COUNTED]
+    metrics = [
+        api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=title) for tag, title in METRICS.items()
+    ]
+    return experiment_pb([api_pb2.HParamInfo(name=name, differs=name in COMPARED) for name in names], metrics)
 
 
 def similarities(rows, written, images, labels=None, k=None):

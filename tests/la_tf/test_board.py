@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tensorboard.plugins.hparams import metadata
 
 from la_tf import board
 from la_tf.config import METHODS
@@ -90,3 +91,19 @@ def test_hyper_parameters_are_what_tensorboard_can_hold(method):
     assert all(isinstance(value, bool | int | float | str) for value in values.values())
     assert values["method"] == method and values["drop_epochs"] == "1,2" and values["epochs"] == 7
     assert "model_dir" not in values
+
+
+def test_the_columns_of_the_hparams_tab_suit_every_method():
+    plugin = metadata.parse_experiment_plugin_data(
+        board.experiment_summary(make(method="ir")).value[0].metadata.plugin_data.content
+    )
+    names = {info.name for info in plugin.hparam_infos}
+    for method in METHODS:
+        assert board.hyper_parameters(make(method=method)).keys() <= names, method
+    assert {info.name for info in plugin.hparam_infos if info.differs} == {
+        "method", "backbone", "learning_rate", "epochs", "seed",
+    }  # fmt: skip
+    assert [(info.name.group, info.name.tag) for info in plugin.metric_infos][:2] == [
+        ("", "knn_top1"),
+        ("", "validation_knn_top1"),
+    ]
