@@ -8,7 +8,7 @@ import sys
 
 from absl import app, flags, logging
 
-from data.errors import FlagError, UserError
+from data.errors import FlagError, Stopped, UserError
 
 flags.DEFINE_boolean("debug", False, "Show the traceback behind a one-line error.")
 
@@ -55,6 +55,9 @@ def _guarded(main, resumes):
         if flags.FLAGS.debug:
             raise
         _leave(error)
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(stopped.exit_code)
     except KeyboardInterrupt:
         print("stopped; the same command resumes" if resumes else "stopped", file=sys.stderr)
         sys.exit(130)

@@ -9,7 +9,7 @@ import sys
 from data import cli
 from data.errors import FlagError
 from detection import flags
-from la_tf import model_dir
+from la_tf import checkpoints, model_dir
 
 
 def main():
@@ -24,6 +24,7 @@ def main():
         strategy = strategy_of(config.run.strategy, config.run.replicas)  # before TensorFlow has seen any device
         experiment = Experiment(config, expected)
         experiment.validate()
+        checkpoints.set_aside_damaged(config.run.model_dir, lambda text: print(f"warning: {text}", file=sys.stderr))
         experiment.claim()
         for warning in experiment.warnings:
             print(f"warning: {warning}", file=sys.stderr)

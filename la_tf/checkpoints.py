@@ -3,6 +3,7 @@
     checkpoints/step-00000123/arrays.npz    every variable whole, under its own path (zip: a CRC for each)
     checkpoints/step-00000123/rows/         those with a row for each picture where these were spread over replicas
     checkpoints/step-00000123/state.json    step, epoch, and the state of schedules and monitors
+    checkpoints/step-00000123/sha256.json   the checksum of each of these files
 
 Arrays are stored by name and in their logical shape, not as a replica or a shard happens to hold them, so a run can
 come back on another number of devices. Every process writes the rows that it has to the files in `rows/`, which are
@@ -10,6 +11,7 @@ whole all the same. bfloat16, which NumPy cannot read back, is stored as float32
 one of its numbers. A folder appears by one rename: it is whole or absent.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -25,6 +27,8 @@ from data.errors import UserError
 from la_tf.processes import ALONE
 
 FORMAT = 1
+CHECKSUMS = "sha256.json"
+DAMAGED = ".damaged"  # behind the name of a checkpoint that was set aside
 _NAME = re.compile(r"step-(\d{8,})")
 
 
@@ -55,6 +59,56 @@ def latest(model_dir):
     """Returns the folder of the newest checkpoint, None when there is none."""
     found = steps(model_dir)
     return path_of(model_dir, found[-1]) if found else None
+
+
+def problem(checkpoint):
+    """Returns what is wrong with a checkpoint folder by its checksums, in a few words; None where nothing is.
+
+    One that was written before there were checksums has none to be wrong by.
+    """
+    checkpoint = Path(checkpoint)
+    try:
+        stored = json.loads((checkpoint / CHECKSUMS).read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return f"{CHECKSUMS} is damaged"
+    for name, wanted in stored.items():
+        try:
+            if _checksum(checkpoint / name) != wanted:
+                return f"{name} is damaged"
+        except FileNotFoundError:
+            return f"{name} is missing"
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+    return None
+
+
+def set_aside_damaged(model_dir, report=print):
+    """Renames the newest checkpoints that are damaged until one is whole, and reports each in a line.
+
+    For the process that trains: it goes on from the one before, and can write one of that step anew. Raises UserError
+    where there are checkpoints and none is whole.
+    """
+    damaged = []
+    for step in reversed(steps(model_dir)):
+        path = path_of(model_dir, step)
+        wrong = problem(path)
+        if wrong is None:
+            break
+        damaged.append((path, wrong))
+    else:
+        if damaged:
+            listed = "; ".join(f"{path.name}: {wrong}" for path, wrong in damaged)
+            raise UserError(
+                f"--model_dir={model_dir}: not one of its checkpoints is whole ({listed}); restore them, or begin anew "
+                "in another folder"
+            )
+    for path, wrong in damaged:
+        aside = path.with_name(path.name + DAMAGED)
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+        report(f"{path}: {wrong}; it is {aside.name} now, and the checkpoint before it is taken")
 
 
 def best(model_dir, metric):
@@ -215,6 +269,10 @@ def _finish(target, temporary, arrays, state):
     with open(temporary / "state.json", "w") as file:
         json.dump(state, file, indent=1)
         _sync(file)
+    files = sorted(path for path in temporary.rglob("*") if path.is_file())
+    with open(temporary / CHECKSUMS, "w") as file:
+        json.dump({str(path.relative_to(temporary)): _checksum(path) for path in files}, file, indent=1)
+        _sync(file)
     os.rename(temporary, target)
     _sync_folder(target.parent)
 
@@ -229,6 +287,11 @@ def remove_folders(paths):
             except FileNotFoundError:
                 continue
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _checksum(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _readable(array):

@@ -10,7 +10,7 @@ import sys
 from functools import partial
 
 from data import cli
-from la_tf import flags, model_dir
+from la_tf import checkpoints, flags, model_dir
 from la_tf.experiment import Experiment, check_division
 from la_tf.plan import Plan, check_memory
 from la_tf.plan_table import plan_table
@@ -31,9 +31,10 @@ def main():
         first = experiment.process == 0  # of several, the one that writes
         with model_dir.locked(folder) if first else contextlib.nullcontext():
             if first:
+                checkpoints.set_aside_damaged(folder, warn)
                 experiment.claim()
                 for warning in experiment.warnings:
-                    print(f"warning: {warning}", file=sys.stderr)
+                    warn(warning)
             else:
                 experiment.check()
             state = experiment.finished()
@@ -48,10 +49,15 @@ def main():
     return result_of(experiment)
 
 
+def warn(text):
+    """Prints a warning."""
+    print(f"warning: {text}", file=sys.stderr)
+
+
 def planned(experiment):
     """Measures what a run consists of, a little of each; prints and returns what it would take. Writes nothing."""
     for warning in experiment.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        warn(warning)
     if experiment.config.run.strategy != "one" and experiment.replicas == 1:
         raise cli.FlagError("--plan: say how many devices there will be by --plan_replicas")
     check_memory(experiment)

@@ -1,14 +1,17 @@
 """The loop of `Estimator.train`: from the newest checkpoint, step by step and epoch by epoch, to the last step."""
 
 import math
+import signal
 import time
 
 import numpy as np
 import tensorflow as tf
 
-from data.errors import UserError
-from la_tf import checkpoints
+from data.errors import Stopped, UserError
+from la_tf import checkpoints, stop_signals
 from la_tf.specs import InputContext, ModeKeys
+
+AGREED_STEPS = 5  # how often several processes tell each other of a signal
 
 
 class TrainingLoop:
@@ -43,10 +46,11 @@ class TrainingLoop:
         if self._finished():
             return logs
         self.batches = None  # of the epochs to come, while the method leaves the choice of rows to the pipeline
-        self._call("on_train_begin", {"step": self.step})
-        while not self._finished():
-            logs = self._epoch()
-        self._call("on_train_end", logs)
+        with stop_signals.heard() as self.signal:
+            self._call("on_train_begin", {"step": self.step})
+            while not self._finished():
+                logs = self._epoch()
+            self._call("on_train_end", logs)
         return logs
 
     def _resume(self):
@@ -94,6 +98,7 @@ class TrainingLoop:
     def _epoch(self):
         """Runs the rest of the epoch that the current step lies in; returns its metrics."""
         epoch, position = divmod(self.step, self.spec.steps_per_epoch)
+        self._stop_if_asked(epoch)
         if position == 0:
             self.model.reset_metrics()
             self.found = self.model.begin_epoch(epoch)
@@ -102,6 +107,7 @@ class TrainingLoop:
         end = min(self.spec.max_steps, (epoch + 1) * self.spec.steps_per_epoch)
         started, images = time.perf_counter(), 0
         while self.step < end:
+            self._stop_if_asked(epoch)
             self.found |= self.model.begin_step(self.step)
             batch = next(batches)
             self.train_step(batch, self.model.variant(self.step))
@@ -116,6 +122,23 @@ class TrainingLoop:
                 self._check(self.model.epoch_metrics()["loss"])
                 self._save(epoch)
         return self._end_epoch(epoch, logs)
+
+    def _stop_if_asked(self, epoch):
+        """Raises Stopped where a signal came, behind a checkpoint.
+
+        Several processes ask each other every few steps, for all of them have to stop at the same one.
+        """
+        asked, processes = self.signal(), self.replicas.processes
+        if processes.count > 1:
+            if self.step % AGREED_STEPS:
+                return
+            asked = int(processes.gather(np.array([asked or 0])).max())
+        if not asked:
+            return
+        if self.step > epoch * self.spec.steps_per_epoch:  # else there is one of the epoch before
+            self._check(self.model.epoch_metrics()["loss"])
+            self._save(epoch)
+        raise Stopped(signal.Signals(asked), f"at step {self.step}")
 
     def _end_epoch(self, epoch, logs):
         self.level()

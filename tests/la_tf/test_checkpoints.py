@@ -7,6 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from data.errors import UserError
 from la_tf import checkpoints
 
 ARRAYS = {
@@ -139,3 +140,61 @@ def test_a_checkpoint_that_a_run_has_removed_is_named(tmp_path):
     for read in (checkpoints.read_state, checkpoints.read_arrays):
         with pytest.raises(checkpoints.Gone, match=rf"{path}: was removed meanwhile"):
             read(path)
+
+
+def spoil(path, how):
+    """Damages a file as disks and people do."""
+    content = path.read_bytes()
+    if how == "flipped":
+        middle = len(content) // 2
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    elif how == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    elif how == "empty":
+        path.write_bytes(b"")
+    else:
+        path.unlink()
+
+
+@pytest.mark.parametrize("name", ["arrays.npz", "state.json", "rows/bank.npy"])
+@pytest.mark.parametrize("how", ["flipped", "cut", "empty", "gone"])
+def test_damage_is_told_by_the_checksums(tmp_path, name, how):
+    parts = {"bank": checkpoints.Part(4, 0, np.arange(8, dtype=np.float32).reshape(4, 2))}
+    path = checkpoints.write(tmp_path, 5, ARRAYS, {}, 3, parts)
+    assert checkpoints.problem(path) is None
+    spoil(path / name, how)
+    assert checkpoints.problem(path) == f"{name} is {'missing' if how == 'gone' else 'damaged'}"
+
+
+@pytest.mark.parametrize("how", ["cut", "empty", "gone"])
+def test_of_damaged_checksums_nothing_is_believed(tmp_path, how):
+    path = write(tmp_path, 5)
+    spoil(path / "sha256.json", how)
+    assert checkpoints.problem(path) == (None if how == "gone" else "sha256.json is damaged")
+
+
+def test_the_newest_whole_checkpoint_is_taken_and_damaged_ones_are_set_aside(tmp_path):
+    for step in (10, 20, 30):
+        write(tmp_path, step)
+    for step in (20, 30):
+        spoil(checkpoints.path_of(tmp_path, step) / "arrays.npz", "flipped")
+    told = []
+    checkpoints.set_aside_damaged(tmp_path, told.append)
+    assert checkpoints.steps(tmp_path) == [10]
+    folder = checkpoints.folder(tmp_path)
+    assert sorted(os.listdir(folder)) == ["step-00000010", "step-00000020.damaged", "step-00000030.damaged"]
+    wanted = "arrays.npz is damaged; it is step-00000030.damaged now, and the checkpoint before it is taken"
+    assert told[0] == f"{folder / 'step-00000030'}: {wanted}" and len(told) == 2
+    checkpoints.set_aside_damaged(tmp_path, told.append)
+    assert len(told) == 2
+    write(tmp_path, 20)  # one of that step can be written anew
+    assert checkpoints.problem(checkpoints.path_of(tmp_path, 20)) is None
+
+
+def test_where_no_checkpoint_is_whole_all_are_left_and_it_is_an_error(tmp_path):
+    for step in (10, 20):
+        spoil(write(tmp_path, step) / "state.json", "cut")
+    with pytest.raises(UserError, match=r"not one of its checkpoints is whole .*step-00000020: state\.json is damaged"):
+        checkpoints.set_aside_damaged(tmp_path)
+    assert checkpoints.steps(tmp_path) == [10, 20]
+    checkpoints.set_aside_damaged(tmp_path / "nothing")

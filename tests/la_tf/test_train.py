@@ -39,15 +39,15 @@ def result_of(process):
     return json.loads(process.stdout.splitlines()[-1])
 
 
-def kill_once_past(step, process, folder):
-    """Kills -9 as soon as a checkpoint of at least `step` is whole."""
+def kill_once_past(step, process, folder, number=signal.SIGKILL):
+    """Sends a signal as soon as a checkpoint of at least `step` is whole; kill -9 ends the process as such."""
     deadline = time.monotonic() + 300
     while not (checkpoints.steps(folder) and checkpoints.steps(folder)[-1] >= step):
         assert process.poll() is None, "the run ended before it was killed"
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process.send_signal(number)
+    assert process.wait() == (-number if number is signal.SIGKILL else 128 + number)
 
 
 @pytest.fixture(scope="module")
@@ -154,14 +154,28 @@ def test_the_exported_folder_serves_and_can_be_made_again(finished, tmp_path):
     assert refused.returncode == 1 and "--step=7" in refused.stderr and str(STEPS) in refused.stderr
 
 
-@pytest.mark.parametrize("kill_after", [10, 30])  # in the warm start, in LA
-def test_a_killed_run_resumes_to_the_very_same_end(finished, tmp_path, kill_after):
+@pytest.mark.parametrize(("after", "number"), [(10, signal.SIGKILL), (10, signal.SIGINT), (30, signal.SIGTERM)])
+def test_a_killed_run_resumes_to_the_very_same_end(finished, tmp_path, after, number):
+    """In the warm start and in LA; the checkpoint that the last one leaves is damaged, and that before it serves."""
     folder, process = finished
     result_of(process)
     flags = ["--dataset=digits", f"--model_dir={tmp_path / 'killed'}", *TINY, "--checkpoint_steps=10"]
-    started = subprocess.Popen(command("la_tf.train", *flags), cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL)
-    kill_once_past(kill_after, started, tmp_path / "killed")
-    assert result_of(run("la_tf.train", *flags))["step"] == STEPS
+    with open(tmp_path / "said", "w+") as said:
+        started = subprocess.Popen(command("la_tf.train", *flags), cwd=ROOT, env=environment(), stderr=said)
+        kill_once_past(after, started, tmp_path / "killed", number)
+        said.seek(0)
+        last_line = said.read().splitlines()[-1]
+    newest = checkpoints.latest(tmp_path / "killed")
+    if number is not signal.SIGKILL:
+        step = checkpoints.read_state(newest)["step"]
+        assert last_line == f"stopped by {number.name} at step {step}; the same command resumes"
+    if number is signal.SIGTERM:
+        spoiled = bytearray((newest / "arrays.npz").read_bytes())
+        spoiled[len(spoiled) // 2] ^= 1
+        (newest / "arrays.npz").write_bytes(spoiled)
+    again = run("la_tf.train", *flags)
+    assert result_of(again)["step"] == STEPS
+    assert (f"warning: {newest}: arrays.npz is damaged; " in again.stderr) == (number is signal.SIGTERM)
     assert lines(tmp_path / "killed") == lines(folder)
     whole, resumed = last_arrays(folder), last_arrays(tmp_path / "killed")
     assert whole.keys() == resumed.keys()
