@@ -1,6 +1,7 @@
 """How every main starts and ends: flags, one-line errors, exit codes 0 / 1 (failed) / 2 (bad flags)."""
 
 import contextlib
+import errno
 import functools
 import json
 import os
@@ -9,6 +10,8 @@ import sys
 from absl import app, flags, logging
 
 from data.errors import FlagError, Stopped, UserError
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # of a disk that is full, or must not be written to
 
 flags.DEFINE_boolean("debug", False, "Show the traceback behind a one-line error.")
 
@@ -55,13 +58,36 @@ def _guarded(main, resumes):
         if flags.FLAGS.debug:
             raise
         _leave(error)
+    except OSError as error:
+        if error.errno not in NO_ROOM or flags.FLAGS.debug:
+            raise
+        where = error.filename or "the disk that is written to"
+        _leave(UserError(f"{where}: {error.strerror}; make room there, or choose another folder"))
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(stopped.exit_code)
+    except MemoryError as error:
+        if flags.FLAGS.debug:
+            raise
+        _leave(UserError(f"out of memory{f' ({error})' if str(error) else ''}: lower --batch_size, or the data's size"))
     except KeyboardInterrupt:
         print("stopped; the same command resumes" if resumes else "stopped", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        known = _of_tensorflow(error)
+        if known is None or flags.FLAGS.debug:
+            raise
+        _leave(known)
     print(json.dumps(result))
+
+
+def _of_tensorflow(error):
+    """Returns the UserError that stands for one of TensorFlow's, None where there is none."""
+    if "tensorflow" not in sys.modules:
+        return None
+    from data import tf_errors
+
+    return tf_errors.told(error)
 
 
 def _leave(error):

@@ -212,6 +212,18 @@ def write(model_dir, step, arrays, state, keep, parts=None, processes=ALONE, kee
     All `processes` call it together: the first one writes the `arrays`, each its own `parts`, a dict of `Part`.
     """
     target = path_of(model_dir, step)
+    try:
+        return _write(target, step, arrays, state, keep, parts, processes, keep_best)
+    except OSError as error:
+        if processes.index == 0:
+            remove_folders(target.parent.glob(".step-*"))  # what is half there takes the room of what is needed
+        raise UserError(
+            f"{target}: the checkpoint cannot be written ({error.strerror}); make room, or lower --keep: the same "
+            "command goes on from the one before"
+        ) from None
+
+
+def _write(target, step, arrays, state, keep, parts, processes, keep_best):
     first = processes.index == 0
     # What the first one sees and how it calls the folder holds for all.
     exists, writer = processes.sum(np.array([target.exists(), os.getpid()], np.int64) * first)
@@ -227,6 +239,7 @@ def write(model_dir, step, arrays, state, keep, parts=None, processes=ALONE, kee
         processes.sum(np.zeros(1))  # and whole
     if first:
         _finish(target, temporary, arrays, {"format": FORMAT, "step": step, **state})
+        model_dir = target.parents[1]
         spared = best(model_dir, keep_best) if keep_best else None
         old = [path_of(model_dir, each) for each in steps(model_dir)[:-keep]]
         remove_folders(path for path in old if path != spared)
