@@ -152,8 +152,8 @@ def _fate(workers, received):
         asked = received[0]
         _stop(workers[:1], asked, received)  # alone at first: the others answer it until it has come to an end
         _stop(workers[1:], asked, received)
-        if asked is signal.SIGTERM:  # they say nothing then
-            print("stopped by SIGTERM; the same command resumes", file=sys.stderr)
+        if workers[0].returncode != 128 + asked:  # otherwise it has said so itself
+            print(f"stopped by {asked.name}; the same command resumes", file=sys.stderr)
         return 128 + asked
     if not _failed(workers):
         return 0
