@@ -153,8 +153,10 @@ def _cluster(pictures, pile, first_of, number):
     if portrait.commonest is not None:
         folder = pictures.folders[portrait.commonest]
         text += f", {portrait.purity:.0%} of them in {names_file.shown(folder) or 'the folder itself'}"
-    kept = (row for row in portrait.members if first_of.get(row, row) == row)
-    chosen = [*itertools.islice(kept, IN_CLUSTER)]
+    kept = {}  # the first of its near-duplicates -> the one of them in this cluster that is nearest to the centre
+    for row in portrait.members:
+        kept.setdefault(first_of.get(row, row), row)
+    chosen = itertools.islice(kept.values(), IN_CLUSTER)
     color = page_figures.class_colors([number], len(pile.clusters))[0]
     return color, text, [pictures.tile(row) for row in chosen]
 

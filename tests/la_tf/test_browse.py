@@ -67,6 +67,17 @@ def test_every_picture_is_in_a_cluster_and_the_loneliest_come_first(made):
     assert len(lonely) == 40 and lonely == sorted(lonely)
 
 
+def test_of_near_duplicates_in_a_cluster_one_is_shown_whatever_cluster_the_others_are_in(made):
+    out = made[2]
+    group_of = {line["name"]: line["group"] for line in table(out / "duplicates.csv")}
+    distinct = {}
+    for line in table(out / "clusters.csv"):
+        distinct.setdefault(line["cluster"], set()).add(group_of.get(line["name"], line["name"]))
+    page = (out / "index.html").read_text().partition('id="clusters"')[2].partition('id="map"')[0]
+    shown = [part.count("<img") for part in page.split("<h3>")[1:]]
+    assert shown == [min(10, len(distinct[str(number + 1)])) for number in range(len(shown))] and len(shown) == 5
+
+
 def test_names_are_text_and_pictures_have_one(made):
     page = Text((made[2] / "index.html").read_text())
     assert f"{EVIL}3.png" in page.text and "1 picture could not be read and is left out" in page.text

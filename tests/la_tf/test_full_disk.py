@@ -7,7 +7,7 @@ import pytest
 
 from la_tf import checkpoints
 from tests.disks import read_only, resized, small_disk
-from tests.la_tf.test_train import STEPS, TINY, finished, last_arrays, lines, result_of  # noqa: F401  a fixture
+from tests.la_tf.test_train import STEPS, TINY, assert_the_same_end, finished, result_of  # noqa: F401  a fixture
 from tests.programs import run
 
 ARRAYS = {"rows": np.random.default_rng(0).standard_normal((1000, 16), np.float32)}
@@ -42,11 +42,7 @@ def test_a_run_on_a_full_disk_goes_on_to_the_very_same_end(finished, tmp_path): 
         assert newest is not None and checkpoints.problem(newest) is None
         resized(disk, "200m")
         assert result_of(run("la_tf.train", *flags))["step"] == STEPS
-        assert lines(disk / "run") == lines(folder)
-        whole, resumed = last_arrays(folder), last_arrays(disk / "run")
-        assert whole.keys() == resumed.keys()
-        for name in whole:
-            np.testing.assert_array_equal(whole[name], resumed[name], err_msg=name)
+        assert_the_same_end(disk / "run", folder)
 
 
 def test_a_folder_that_must_not_be_written_to_is_named(tmp_path):

@@ -34,6 +34,15 @@ def last_arrays(folder):
         return {name: arrays[name] for name in arrays.files}
 
 
+def assert_the_same_end(folder, whole):
+    """Two runs wrote the same metrics and came to the same last checkpoint, bit by bit."""
+    assert lines(folder) == lines(whole)
+    found, wanted = last_arrays(folder), last_arrays(whole)
+    assert found.keys() == wanted.keys()
+    for name in wanted:
+        np.testing.assert_array_equal(found[name], wanted[name], err_msg=name)
+
+
 def result_of(process):
     assert process.returncode == 0, process.stderr
     return json.loads(process.stdout.splitlines()[-1])
@@ -176,11 +185,7 @@ def test_a_killed_run_resumes_to_the_very_same_end(finished, tmp_path, after, nu
     again = run("la_tf.train", *flags)
     assert result_of(again)["step"] == STEPS
     assert (f"warning: {newest}: arrays.npz is damaged; " in again.stderr) == (number is signal.SIGTERM)
-    assert lines(tmp_path / "killed") == lines(folder)
-    whole, resumed = last_arrays(folder), last_arrays(tmp_path / "killed")
-    assert whole.keys() == resumed.keys()
-    for name in whole:
-        np.testing.assert_array_equal(whole[name], resumed[name], err_msg=name)
+    assert_the_same_end(tmp_path / "killed", folder)
 
 
 def test_a_run_that_failed_before_its_first_checkpoint_may_change_its_mind(tmp_path):
