@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from data.errors import FlagError
 from data.voc import VOC_CLASSES, open_set, read_classes
 from detection.voc_ap import METRICS
+from la_tf.specs import ON_NAN
 
 BATCH_NORMS = ("frozen", "recalibrated", "local", "synchronised")
 RECALIBRATION_BATCHES = 200  # of --batch_norm=recalibrated, where the set has as many: MoCo's number
@@ -22,7 +23,8 @@ SMALLEST_SIDE = 67  # px: what leaves AlexNet a position of its map
 # Where and how long a run goes on; these may change between two starts of the same run.
 CIRCUMSTANCES = {
     "devkit", "val_set", "export", "model_dir", "steps", "eval_steps", "checkpoint_steps", "keep", "log_steps",
-    "workers", "deterministic", "strategy", "replicas", "metric", "drawn_pictures", "classes_file", "tfds_data_dir",
+    "on_nan", "workers", "deterministic", "strategy", "replicas", "metric", "drawn_pictures", "classes_file",
+    "tfds_data_dir",
 }  # fmt: skip
 
 
@@ -203,6 +205,7 @@ class RunOptions:
     checkpoint_steps: int = 1000
     keep: int = 3
     log_steps: int = 20
+    on_nan: str = "stop"
     metric: str = "voc07"
     drawn_pictures: int = 8
     precise_batches: int = 0  # whose statistics batch norms take over before evaluations; 0: none, or `recalibrated`'s
@@ -221,6 +224,7 @@ class RunOptions:
             raise FlagError(f"--seed={self.seed}: must be below 2^31")
         one_of("initialization", self.initialization, INITIALIZATIONS)
         one_of("metric", self.metric, METRICS)
+        one_of("on_nan", self.on_nan, ON_NAN)
         one_of("strategy", self.strategy, STRATEGIES)
         if self.replicas is not None:
             at_least("replicas", self.replicas, 1)

@@ -186,7 +186,6 @@ class Experiment:
             double_bias=optimizer.double_bias,
             seed=self.config.run.seed,
             replicas=replicas,
-            pictures_of_step=lambda step: self.pictures.names_of_step(step),
         )
         rate = schedules.by_step(
             "steps", optimizer.learning_rate, self.config.run.steps, optimizer.drop_steps,
@@ -205,7 +204,8 @@ class Experiment:
             MetricsWriter(run.model_dir),
             Progress(run.steps, data.batch_size, run.eval_steps, SHOWN, called="round"),
         )
-        return TrainSpec(self.input_fn, run.steps, run.eval_steps, hooks)
+        names = [picture.name for picture in self.train.pictures]
+        return TrainSpec(self.input_fn, run.steps, run.eval_steps, hooks, names=names)
 
     def input_fn(self, mode, context):
         """Returns the batches of training from a step on; evaluations read their own."""

@@ -57,14 +57,13 @@ class FasterRCNN(Trainable):
 
     def __init__(
         self, parts: Parts, classes: int, options: DetectorOptions, *, weight_decay=1e-4, double_bias=False, seed=0,
-        replicas=None, pictures_of_step=None, name="faster_rcnn",
+        replicas=None, name="faster_rcnn",
     ):  # fmt: skip
-        super().__init__(name=name)
+        super().__init__(name=name, replicas=replicas)
         self.trunk, self.head, self.stride, self.offset = parts.trunk, parts.head, parts.stride, parts.offset
         self.classes, self.options, self.seed = classes, options, seed
         self.weight_decay, self.double_bias = weight_decay, double_bias
         self.replicas = replicas or Replicas()
-        self.pictures_of_step = pictures_of_step  # step -> the names of its pictures
         self.detection = tf.function(self.detect, reduce_retracing=True)
         self.anchors = base_anchors(options.anchor_scales, options.anchor_ratios, ANCHOR_BASE)
         self.anchor_rules = targets.AnchorRules(
@@ -82,10 +81,6 @@ class FasterRCNN(Trainable):
         self._add_outputs()
         self.means = {name: keras.metrics.Mean(name=name) for name in PARTS_OF_LOSS}
         self.recall, self.foreground = keras.metrics.Mean(name="rpn_recall"), keras.metrics.Mean(name="foreground_rois")
-        self.failed_at = self.add_weight(
-            (), dtype="int64", initializer=keras.initializers.Constant(-1), trainable=False, name="failed_at",
-            aggregation="only_first_replica",
-        )  # fmt: skip
 
     def _add_outputs(self):
         count, channels = len(self.anchors), self.trunk.output[0].shape[-1]
@@ -218,16 +213,11 @@ class FasterRCNN(Trainable):
             gradients = [
                 2 * one if weight.name == "bias" else one for one, weight in zip(gradients, weights, strict=True)
             ]
-        self._note_failure(each)
+        step = tf.convert_to_tensor(self.optimizer.iterations)
+        self.first_failure.note(each, batch["index"], tf.ones_like(each, tf.bool), step)
         self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
         self._update_metrics(parts, each, wanted)
         return {metric.name: metric.result() for metric in self.metrics}
-
-    def _note_failure(self, each):
-        failed = tf.reduce_sum(tf.cast(~tf.math.is_finite(each), tf.int32))
-        step = tf.cast(tf.convert_to_tensor(self.optimizer.iterations), tf.int64)
-        before = tf.convert_to_tensor(self.failed_at)
-        self.failed_at.assign(tf.where((self.replicas.sum(failed) > 0) & (before < 0), step, before))
 
     def _update_metrics(self, parts, each, wanted):
         self.loss_mean.update_state(each)
@@ -240,13 +230,6 @@ class FasterRCNN(Trainable):
     def metrics(self):
         """The loss and its four parts, the share of true boxes that are proposed (IoU 0.5), foreground RoIs."""
         return [*super().metrics, *self.means.values(), self.recall, self.foreground]
-
-    def failure(self):
-        """Returns at which step the loss was no number first, and with which pictures."""
-        step = int(self.failed_at.numpy())
-        if step < 0:
-            return ""
-        return f"; it first was at step {step + 1}, with {', '.join(self.pictures_of_step(step))}"
 
     # -- detection --------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from detection.config import (
     RunOptions,
 )
 from detection.voc_ap import METRICS
+from la_tf.specs import ON_NAN
 
 _DATA = {field.name: field.default for field in fields(DataOptions)}
 _DETECTOR, _OPTIMIZER = DetectorOptions(), OptimizerOptions()
@@ -134,6 +135,12 @@ flags.DEFINE_integer("eval_steps", _RUN["eval_steps"], "Steps between two evalua
 flags.DEFINE_integer("checkpoint_steps", _RUN["checkpoint_steps"], "Checkpoints every so many steps besides.")
 flags.DEFINE_integer("keep", _RUN["keep"], "How many checkpoints to keep; the best by --val_set stays besides.")
 flags.DEFINE_integer("log_steps", _RUN["log_steps"], "Metrics every so many steps.")
+flags.DEFINE_string(
+    "on_nan",
+    _RUN["on_nan"],
+    f"{' | '.join(ON_NAN)} at a loss that is no number: ends, or goes on from the last checkpoint at half the rate, "
+    "three times at most.",
+)
 flags.DEFINE_string(
     "metric", _RUN["metric"], f"{' | '.join(METRICS)}: AP at 11 points as in VOC 2007, or the area as from 2010 on."
 )

@@ -51,10 +51,6 @@ class TrainingPictures:
         entries = order[place * self.options.batch_size :][: self.options.batch_size]
         return self.rows[entries % len(self.rows)].tolist()
 
-    def names_of_step(self, step: int) -> list[str]:
-        """Ids of the pictures that step `step` (from 0) learns from."""
-        return [self.set.pictures[row].name for row in self.rows_of_step(step)]
-
     def batches(self, first_step: int = 0):
         """Yields the batches of steps `first_step`, `first_step` + 1, ... without end.
 

@@ -45,7 +45,7 @@ def compared(model: keras.Model, backbone: Backbone, folder: str) -> Loaded:
 
 def _is_state(path):
     """Whether a variable counts something and is no weight."""
-    return path.endswith(("failed_at", "seed_generator_state"))
+    return path.endswith("seed_generator_state")
 
 
 def report(loaded: Loaded, folder: str) -> str:

@@ -66,9 +66,12 @@ class Progress(keras.callbacks.Callback):
         self.called = called
         self.epochs = -(-total_steps // steps_per_epoch)
         self.on_terminal = sys.stderr.isatty()
+        self.bar = None
 
     def on_train_begin(self, logs=None):
         """Opens the bar where the run goes on."""
+        if self.bar is not None:  # of before a rollback
+            self.bar.close()
         self.first_step, self.started = logs["step"], time.monotonic()
         self.bar = tqdm(
             total=self.total_steps * self.batch_size,

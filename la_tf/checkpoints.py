@@ -11,12 +11,14 @@ whole all the same. bfloat16, which NumPy cannot read back, is stored as float32
 one of its numbers. A folder appears by one rename: it is whole or absent.
 """
 
+import contextlib
 import hashlib
 import json
 import math
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, unquote
@@ -29,6 +31,7 @@ from la_tf.processes import ALONE
 FORMAT = 1
 CHECKSUMS = "sha256.json"
 DAMAGED = ".damaged"  # behind the name of a checkpoint that was set aside
+LONGEST_WAIT = 600  # seconds, for the rows of another process
 _NAME = re.compile(r"step-(\d{8,})")
 
 
@@ -211,41 +214,60 @@ def write(model_dir, step, arrays, state, keep, parts=None, processes=ALONE, kee
 
     All `processes` call it together: the first one writes the `arrays`, each its own `parts`, a dict of `Part`.
     """
-    target = path_of(model_dir, step)
+    target, finish = begin(model_dir, step, arrays, state, keep, parts, processes, keep_best)
+    finish()
+    processes.sum(np.zeros(1))
+    return target
+
+
+def begin(model_dir, step, arrays, state, keep, parts=None, processes=ALONE, keep_best=None):
+    """Prepares what `write` does; returns the folder to be, and a function that does the rest of it.
+
+    That function is not collective, so a thread can call it. Until it returns, `arrays` and `parts` must not change.
+    """
+    target, first = path_of(model_dir, step), processes.index == 0
+    # What the first one sees and how it calls the folder holds for all.
+    exists, writer = processes.sum(np.array([target.exists(), os.getpid()], np.int64) * first)
+    if exists:
+        return target, lambda: None
+    temporary = target.with_name(f".{target.name}.{writer}")
+    with _told(target, first):
+        if first:
+            _begin(temporary, parts or {})
+    if parts:
+        processes.sum(np.zeros(1))  # the files are there
+
+    def finish():
+        with _told(target, first):
+            if parts:
+                _write_parts(temporary, parts, processes)
+            if first:
+                _finish(target, temporary, arrays, {"format": FORMAT, "step": step, **state})
+                _remove_old(target, keep, keep_best)
+
+    return target, finish
+
+
+@contextlib.contextmanager
+def _told(target, first):
+    """Raises UserError for an OSError of the block, and removes what is half there: it takes the room needed."""
     try:
-        return _write(target, step, arrays, state, keep, parts, processes, keep_best)
+        yield
     except OSError as error:
-        if processes.index == 0:
-            remove_folders(target.parent.glob(".step-*"))  # what is half there takes the room of what is needed
+        if first:
+            remove_folders(target.parent.glob(".step-*"))
         raise UserError(
             f"{target}: the checkpoint cannot be written ({error.strerror}); make room, or lower --keep: the same "
             "command goes on from the one before"
         ) from None
 
 
-def _write(target, step, arrays, state, keep, parts, processes, keep_best):
-    first = processes.index == 0
-    # What the first one sees and how it calls the folder holds for all.
-    exists, writer = processes.sum(np.array([target.exists(), os.getpid()], np.int64) * first)
-    if exists:
-        return target
-    temporary = target.with_name(f".{target.name}.{writer}")
-    if first:
-        _begin(temporary, parts or {})
-    if parts:
-        processes.sum(np.zeros(1))  # the files are there
-        for name, part in parts.items():
-            _write_part(_rows_file(temporary, name), part)
-        processes.sum(np.zeros(1))  # and whole
-    if first:
-        _finish(target, temporary, arrays, {"format": FORMAT, "step": step, **state})
-        model_dir = target.parents[1]
-        spared = best(model_dir, keep_best) if keep_best else None
-        old = [path_of(model_dir, each) for each in steps(model_dir)[:-keep]]
-        remove_folders(path for path in old if path != spared)
-        remove_folders(target.parent.glob(".step-*"))  # of a process that was killed while writing
-    processes.sum(np.zeros(1))
-    return target
+def _remove_old(target, keep, keep_best):
+    model_dir = target.parents[1]
+    spared = best(model_dir, keep_best) if keep_best else None
+    old = [path_of(model_dir, each) for each in steps(model_dir)[:-keep]]
+    remove_folders(path for path in old if path != spared)
+    remove_folders(target.parent.glob(".step-*"))  # of a process that was killed while writing
 
 
 def _begin(temporary, parts):
@@ -257,6 +279,23 @@ def _begin(temporary, parts):
         path.parent.mkdir(exist_ok=True)
         shape = (part.size, *part.rows.shape[1:])
         np.lib.format.open_memmap(path, mode="w+", dtype=_readable(part.rows[:0]).dtype, shape=shape).flush()
+
+
+def _write_parts(temporary, parts, processes):
+    """Writes this process' parts. The first one waits for those of the others, who say by a file that theirs are."""
+    for name, part in parts.items():
+        _write_part(_rows_file(temporary, name), part)
+    if processes.index:
+        (temporary / f"written-{processes.index}").touch()
+        return
+    waited = time.monotonic()
+    for number in range(1, processes.count):
+        written = temporary / f"written-{number}"
+        while not written.exists():
+            if time.monotonic() - waited > LONGEST_WAIT:
+                raise UserError(f"{temporary}: worker {number} has not written its rows; see what it says")
+            time.sleep(0.05)
+        written.unlink()
 
 
 def _write_part(path, part):

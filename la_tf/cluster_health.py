@@ -13,6 +13,7 @@ from la_tf.spread_rows import SpreadRows
 SKEWNESS_SAMPLE = 1000  # images whose C_i is gathered for `close_skewness`
 # Of mutual information, at most: at N = 1.28M a pair takes most of a second, and one is like the other.
 PAIRS = 3
+LARGEST_SHARE = 1 / 3  # of the images in one cluster; of two clusters, one may well hold more: then twice its part
 GATHERED = 2**20  # images, at most, whose labels several processes tell each other for mutual information
 
 
@@ -47,6 +48,12 @@ def health(rows, labels, previous=None, truth=None, seed=0, processes=ALONE):
     if classified:
         found["purity"] = purity(labels, truth, processes)
     return found
+
+
+def giant(metrics, images, clusters):
+    """Returns the share of `images` in the largest of `clusters` clusters by `metrics`; None where that is sound."""
+    share = metrics.get("cluster_max", 0) / images
+    return share if share > max(LARGEST_SHARE, 2 / clusters) else None
 
 
 def objective(rows, labels, processes=ALONE):

@@ -1,7 +1,6 @@
 """How the clusterings of a run are renewed: at once, or in a thread while training goes on with the last ones."""
 
 import contextlib
-import threading
 import time
 
 import keras
@@ -9,38 +8,9 @@ import numpy as np
 
 from data.errors import UserError
 from la_tf import cluster_health
+from la_tf.background_job import Job
 from la_tf.clustering import UNASSIGNED
 from la_tf.picture_rows import STATE
-
-
-class Job:
-    """A call under way in a thread; `result()` waits for what it returns, or raises UserError.
-
-    The thread is a daemon: a process that ends does not wait for it.
-    """
-
-    def __init__(self, call):
-        self._returned = self._error = None
-        self._thread = threading.Thread(target=self._run, args=(call,), name="clustering", daemon=True)
-        self._thread.start()
-
-    def _run(self, call):
-        try:
-            self._returned = call()
-        except Exception as error:  # raised by `result`, where it can be told
-            self._error = error
-
-    def result(self):
-        """Waits for the thread; returns what the call returned."""
-        self._thread.join()
-        if isinstance(self._error, UserError):
-            raise self._error
-        if self._error is not None:
-            what = " ".join(f"{type(self._error).__name__}: {self._error}".split())
-            raise UserError(
-                f"--cluster_in_background: the clustering failed ({what}); --nocluster_in_background needs less memory"
-            ) from self._error
-        return self._returned
 
 
 class BackgroundLabels(keras.layers.Layer):
@@ -60,7 +30,7 @@ class BackgroundLabels(keras.layers.Layer):
 
     def start(self, find):
         """Starts `find()`, which returns labels, an array for each variable, and their health, a dict."""
-        self._job = Job(find)
+        self._job = Job(find, "clustering")
 
     def settle(self):
         """Waits for the job, if there is one, and keeps its labels in variables; returns their health.
@@ -73,11 +43,22 @@ class BackgroundLabels(keras.layers.Layer):
 
     def _keep(self):
         if self._job is not None:
-            labels, self._health = self._job.result()
+            labels, self._health = self._result()
             self._job = None
             for variable, value in zip(self.labels, labels, strict=True):
                 self._pictures.write(variable, value)
             self.waiting.assign(True)
+
+    def _result(self):
+        try:
+            return self._job.result()
+        except UserError:
+            raise
+        except Exception as error:
+            what = " ".join(f"{type(error).__name__}: {error}".split())
+            raise UserError(
+                f"--cluster_in_background: the clustering failed ({what}); --nocluster_in_background needs less memory"
+            ) from error
 
     def resume(self, health):
         """Goes on from variables that a checkpoint has filled, with the `health` that `settle` returned then."""

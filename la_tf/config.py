@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 
 from data.config import DataConfig
 from data.errors import FlagError
+from la_tf.specs import ON_NAN
 from models.backbone import BACKBONES, check_architecture, stems
 from models.precision import PRECISIONS
 from models.preprocessing import SMALL_IMAGE, Preprocessing
@@ -43,7 +44,7 @@ STEMS = ("auto", "imagenet", "small")
 # they say of the pictures is in the pictures' own hash.
 CIRCUMSTANCES = {
     "dataset", "tfds_data_dir", "tfds_split", "image_root", "first_label", "max_bad_fraction", "workers", "model_dir",
-    "mode", "epochs", "max_steps", "checkpoint_steps", "keep", "log_steps", "deterministic", "early_stopping",
+    "mode", "epochs", "max_steps", "checkpoint_steps", "keep", "log_steps", "on_nan", "deterministic", "early_stopping",
     "warm_start", "exporters", "board_updates", "xla", "strategy", "replicas", "bank_sharding", "sync_batch_norm",
 }  # fmt: skip
 
@@ -240,6 +241,7 @@ class RunOptions:
     checkpoint_steps: int = 0
     keep: int = 3
     log_steps: int = 100
+    on_nan: str = "stop"
     deterministic: bool = False
     xla: bool = False
     strategy: str = "one"
@@ -254,6 +256,7 @@ class RunOptions:
         if not self.model_dir:
             raise FlagError("--model_dir: set it to the folder that the run is to live in, e.g. --model_dir=runs/mine")
         _one_of("mode", self.mode, MODES)
+        _one_of("on_nan", self.on_nan, ON_NAN)
         _one_of("strategy", self.strategy, STRATEGIES)
         _one_of("bank_sharding", self.bank_sharding, BANK_SHARDINGS)
         if self.replicas is not None:

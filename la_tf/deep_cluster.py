@@ -33,7 +33,6 @@ MOST_WHITENED = 1 / 2
 CLASS_DEVIATION = 0.01  # of a fresh class layer's kernel, as in their code
 
 # When clusters have become trivial. The sampler hides it from the loss: what is left of the classes is learned well.
-LARGEST_SHARE = 1 / 3  # of the images in one cluster; of two clusters, one may well hold more: then twice its part
 EMPTY_SHARE = 1 / 2  # of the classes; Faiss leaves next to none empty unless features coincide
 UNRELATED_ROUNDS, UNRELATED = 5, 0.05  # from which round on; NMI with the last round's clusters, 0 being chance
 
@@ -282,12 +281,12 @@ class DeepCluster(Method):
         """Tells of clusters that have become trivial."""
         if "clusters_empty" not in metrics:
             return None  # no round began in this epoch
-        share = metrics["cluster_max"] / self.cluster_labels.shape[0]
+        share = cluster_health.giant(metrics, self.cluster_labels.shape[0], self.clusters)
         empty = metrics["clusters_empty"]
         relation = 1.0
         if "nmi_chance" in metrics and metrics["epoch"] // self.round_epochs >= UNRELATED_ROUNDS:
             relation = (metrics["nmi_previous"] - metrics["nmi_chance"]) / max(1 - metrics["nmi_chance"], 1e-6)
-        if share > max(LARGEST_SHARE, 2 / self.clusters):
+        if share is not None:
             wrong = f"the largest of {self.clusters} clusters holds {share:.0%} of the images"
         elif empty > EMPTY_SHARE * self.clusters:
             wrong = f"{empty} of {self.clusters} clusters are empty"

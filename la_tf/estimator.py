@@ -7,11 +7,13 @@ from collections import Counter
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from data.errors import UserError
-from la_tf import bundle, checkpoints
+from la_tf import bundle, checkpoints, model_dir
 from la_tf.callbacks import EventFolder
+from la_tf.checkpoint_writer import CheckpointWriter
 from la_tf.knn import embed
 from la_tf.replicas import Replicas
 from la_tf.serving import Bank
@@ -33,6 +35,12 @@ class Estimator:
         self._model = None
         self._event_folders = {}
         self.replicas = Replicas(config.strategy)
+        self._writer = CheckpointWriter(
+            config.model_dir,
+            keep=config.keep_checkpoint_max,
+            keep_best=config.keep_best,
+            processes=self.replicas.processes,
+        )
 
     @property
     def is_chief(self):
@@ -59,7 +67,8 @@ class Estimator:
         return int(self.model.optimizer.iterations.numpy())
 
     def latest_checkpoint(self):
-        """Returns the folder of the newest checkpoint, None when there is none."""
+        """Returns the folder of the newest checkpoint, None when there is none; waits for one that is being written."""
+        self._writer.wait()
         return checkpoints.latest(self.config.model_dir)
 
     def get_variable_names(self):
@@ -147,6 +156,12 @@ class Estimator:
 
     def save(self, hooks=(), **state):
         """Writes a checkpoint of the current step; returns its folder. Of several processes, all call it."""
+        folder = self.begin_save(hooks, **state)
+        self.written()
+        return folder
+
+    def begin_save(self, hooks=(), **state):
+        """Does the same, but returns as soon as everything is copied: a thread writes it."""
         state["settled"] = self.model.settle()
         arrays, parts, pictures = {}, {}, self.model.pictures
         for name, variable in self.variables().items():
@@ -155,11 +170,16 @@ class Estimator:
             else:
                 arrays[name] = variable.numpy()
         hook_states = {type(hook).__name__: hook.get_state() for hook in hooks if hasattr(hook, "get_state")}
-        config, state = self.config, {"hooks": hook_states, **state}
-        return checkpoints.write(
-            config.model_dir, self.step, arrays, state, config.keep_checkpoint_max, parts, self.replicas.processes,
-            config.keep_best,
-        )  # fmt: skip
+        return self._writer.write(self.step, arrays, {"hooks": hook_states, **state}, parts)
+
+    def check_saved(self):
+        """Raises UserError where the checkpoint that is being written failed; does not wait for it."""
+        self._writer.check()
+
+    def written(self):
+        """Returns when the last checkpoint is whole on disk, for all processes: all call it."""
+        self._writer.wait()
+        self.replicas.processes.sum(np.zeros(1))
 
     def train(self, spec, eval_specs=(), exporters=()):
         """Trains to `spec.max_steps`, evaluating and exporting after each epoch; a second call has nothing left to do.
@@ -228,12 +248,18 @@ def train_and_evaluate(estimator, train_spec, eval_specs=(), exporters=()):
     return metrics, [path for exporter in exporters for path in exporter.exported()]
 
 
-def follow(estimator, eval_specs, report=print):
-    """Evaluates each checkpoint that a training process writes, until that process has finished; returns metrics."""
-    seen = None
+def follow(estimator, eval_specs, report=print, warn=print):
+    """Evaluates each checkpoint that a training process writes, until that process has finished; returns metrics.
+
+    Tells by `warn` when nobody trains there, and waits all the same: a run that was killed is resumed some time.
+    """
+    seen, alone = None, False
     while True:
         checkpoint = estimator.latest_checkpoint()
         if checkpoint == seen:
+            was_alone, alone = alone, not model_dir.is_locked(estimator.config.model_dir)
+            if alone and not was_alone:
+                warn(f"nobody trains in {estimator.config.model_dir}: waiting until somebody does (Ctrl-C ends this)")
             time.sleep(POLL_SECONDS)
             continue
         try:

@@ -320,6 +320,7 @@ class Experiment:
             steps_per_epoch=self.steps_per_epoch,
             hooks=tuple(hooks),
             monitor=self._validation_spec() if len(self.validation_rows) else None,
+            names=self.train.names,
         )
 
     def eval_specs(self):

@@ -29,6 +29,7 @@ class Classifier(Trainable):
         """Takes one step on cross-entropy and decay of the kernels; pictures that are not valid do not count."""
         counted = known(batch)
         labels = tf.maximum(batch["label"], 0)
+        step = tf.convert_to_tensor(self.optimizer.iterations)
         with tf.GradientTape() as tape:
             logits = self(batch["image"], training=True)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
@@ -38,6 +39,7 @@ class Classifier(Trainable):
         gradients = tape.gradient(objective, self.trainable_weights)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
         self.loss_mean.update_state(losses, counted)
+        self.first_failure.note(losses, batch["index"], counted, step)
         self.accuracy.update_state(tf.cast(tf.argmax(logits, axis=1) == labels, tf.float32), counted)
         return {metric.name: metric.result() for metric in self.metrics}
 

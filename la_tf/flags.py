@@ -29,6 +29,7 @@ from la_tf.config import (
     OptimizerConfig,
     RunOptions,
 )
+from la_tf.specs import ON_NAN
 from models.backbone import BACKBONES
 from models.precision import PRECISIONS
 
@@ -200,6 +201,12 @@ flags.DEFINE_integer(
 flags.DEFINE_integer("checkpoint_steps", _RUN.checkpoint_steps, "Checkpoints every so many steps besides every epoch.")
 flags.DEFINE_integer("keep", _RUN.keep, "How many checkpoints to keep.")
 flags.DEFINE_integer("log_steps", _RUN.log_steps, "Metrics every so many steps besides every epoch.")
+flags.DEFINE_string(
+    "on_nan",
+    _RUN.on_nan,
+    f"{_choices(ON_NAN)} at a loss that is no number: ends, or goes on from the last checkpoint at half the learning "
+    "rate, three times at most.",
+)
 flags.DEFINE_boolean(
     "deterministic", _RUN.deterministic, "Deterministic kernels: slower, bit-identical on one machine."
 )

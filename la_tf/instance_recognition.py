@@ -11,6 +11,10 @@ from la_tf.picture_rows import STATE, rows_at
 
 RUNNING_WEIGHT = 0.01  # of a new estimate of Z in the running one
 
+# When embeddings have collapsed: an untrained ResNet makes of photographs and of digits some of 0.88 to 0.98 of mean
+# similarity, and learning brings that down within some hundred steps.
+ALIKE, ALIKE_EPOCHS, ALIKE_STEPS = 0.95, 3, 200
+
 
 def instance_recognition_loss(own_similarity, log_sum, tau):
     """Returns -log P(i|v_i) `[B]` (equation 1; Wu et al. equation 2), the softmax over all N rows.
@@ -165,3 +169,13 @@ class InstanceRecognition(Method):
     def begin_epoch(self, epoch):
         """Names the phase."""
         return {"phase": "ir"}
+
+    def warning(self, metrics):
+        """Tells of embeddings that have become alike, or never began to differ."""
+        alike = metrics.get("mean_similarity", 0)
+        if alike <= ALIKE or metrics["epoch"] + 1 < ALIKE_EPOCHS or metrics["step"] < ALIKE_STEPS:
+            return None
+        return (
+            f"all embeddings are alike (mean similarity {alike:.3f}): the run has collapsed, or not begun to learn; in "
+            "a new --model_dir, lower --learning_rate or --weight_decay, or take more steps (a smaller --batch_size)"
+        )

@@ -83,6 +83,7 @@ class LinearReadouts(Trainable):
         pooled = self.pooled(batch["image"])  # outside the tape: the network is not trained
         counted = known(batch)
         labels = tf.maximum(batch["label"], 0)
+        step = tf.convert_to_tensor(self.optimizer.iterations)
         with tf.GradientTape() as tape:
             logits = self.classify(pooled)
             losses = tf.add_n(
@@ -97,6 +98,7 @@ class LinearReadouts(Trainable):
         scaled = [factor * gradient for factor, gradient in zip(factors, gradients, strict=True)]
         self.optimizer.apply_gradients(zip(scaled, weights, strict=True))
         self.loss_mean.update_state(losses, counted)
+        self.first_failure.note(losses, batch["index"], counted, step)
         for endpoint, each in logits.items():
             right = tf.cast(tf.argmax(each, axis=1) == labels, tf.float32)
             self.accuracies[endpoint].update_state(right, counted)

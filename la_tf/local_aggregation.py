@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from data.errors import UserError
-from la_tf import cells, clustering, log_sums
+from la_tf import cells, cluster_health, clustering, log_sums
 from la_tf.background_search import BackgroundSearch
 from la_tf.cell_search import CHECK_EVERY, CHECKED, CellSearch
 from la_tf.cluster_renewal import BackgroundLabels, Renewal
@@ -24,6 +24,7 @@ from la_tf.picture_rows import STATE, rows_at
 # The loss of an image whose C_i and B_i do not meet: -log(0 + 1e-7), as in the authors' code. A constant, so it has
 # no gradient; it is not 0, or a run that loses its close neighbours would look as if it improved.
 EMPTY_INTERSECTION_LOSS = -math.log(1e-7)
+TRIVIAL_NOISE = 0.99  # of the images, that DBSCAN leaves without a cluster
 
 
 def local_aggregation_loss(log_background, log_close):
@@ -307,6 +308,22 @@ class LocalAggregation(InstanceRecognition):
     def _any_written(self):
         written = self.pictures.read(self.bank.written)
         return bool(self.pictures.processes.sum(np.array(written.any(), np.int32)))
+
+    def warning(self, metrics):
+        """Tells of embeddings that have become alike, and of clusterings that have become trivial."""
+        alike = super().warning(metrics)
+        if alike or not self.label_variables:
+            return alike
+        density = self.clustering == "dbscan"
+        share = cluster_health.giant(metrics, self.pictures.size, self.clusters if not density else self.pictures.size)
+        if share is not None:
+            remedy = "lower --dbscan_eps" if density else "raise --warmup_epochs or --clusters"
+            return (
+                f"the largest cluster holds {share:.0%} of the images: C_i says nothing; in a new --model_dir, {remedy}"
+            )
+        if metrics.get("unclustered_fraction", 0) > TRIVIAL_NOISE:
+            return "next to no image is in a cluster: C_i is the image alone; in a new --model_dir, raise --dbscan_eps"
+        return None
 
     def settle(self):
         """Waits for a clustering in the background, so that a checkpoint holds it; returns its health."""

@@ -13,6 +13,8 @@ from la_tf.memory_bank import MemoryBank
 from la_tf.picture_rows import PictureRows
 from la_tf.trainable import Trainable, decayed_kernels, mean_over, weight_decay_loss
 
+SAMPLE = 4096  # rows of the bank that are looked at for how alike they are
+
 
 class TrainingSet(NamedTuple):
     """What a method may know of the pictures it is trained on."""
@@ -52,7 +54,7 @@ class Method(Trainable):
         replicas=None,
         name=None,
     ):
-        super().__init__(name=name)
+        super().__init__(name=name, replicas=replicas)
         self.embedder = embedder
         if bank_sharding == "sharded" and not self.spreads:
             raise ValueError(f"{type(self).__name__} needs its bank whole: bank_sharding='replicated'")
@@ -119,6 +121,7 @@ class Method(Trainable):
 
         On several replicas, on this one's part of the batch: all together take the step of the whole.
         """
+        step = tf.convert_to_tensor(self.optimizer.iterations)
         with tf.GradientTape() as tape:
             losses, embeddings = self.training_losses(batch)
             objective = mean_over(losses, self.counted(batch), self.replicas)
@@ -128,6 +131,7 @@ class Method(Trainable):
         self.descend(tape, objective)
         self.after_step(batch, embeddings)
         self.loss_mean.update_state(losses, self.counted(batch))
+        self.first_failure.note(losses, batch["index"], self.counted(batch), step)
         return {metric.name: metric.result() for metric in self.metrics}
 
     def descend(self, tape, objective):
@@ -139,6 +143,14 @@ class Method(Trainable):
         """Writes the embeddings to the bank (equation 5); the loss has seen the bank as it was before."""
         whole = map(self.replicas.gather, (batch["index"], tf.stop_gradient(embeddings), batch["valid"]))
         self.bank.update(*whole)
+
+    def end_epoch(self):
+        """Returns how alike the embeddings in the bank are: the mean of v̄_i · v̄_j, i ≠ j, over SAMPLE of its rows."""
+        rows = self.pictures.sample(self.bank.rows, SAMPLE)
+        written = self.pictures.sample(self.bank.written, SAMPLE)
+        sums = np.append(rows[written].astype(np.float64).sum(axis=0), written.sum())
+        *total, count = self.pictures.processes.sum(sums)
+        return {} if count < 2 else {"mean_similarity": float((np.square(total).sum() - count) / (count * (count - 1)))}
 
     @property
     def clusters_here(self):

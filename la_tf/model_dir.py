@@ -6,9 +6,12 @@ import importlib.metadata
 import json
 import os
 import tempfile
+import time
 from pathlib import Path
 
 from data.errors import UserError
+
+LOCK_TRIES = 3
 
 
 def claim(model_dir, identity, circumstances, versions, begun=True, defaults=None):
@@ -80,11 +83,31 @@ def locked(folder, flag="model_dir", remedy="wait for it, or watch it by --mode=
     except OSError as error:
         raise UserError(f"--{flag}={folder}: cannot be written ({error.strerror}); choose another") from None
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"--{flag}={folder}: another process is {doing} there; {remedy}") from None
+        for _ in range(LOCK_TRIES - 1):  # `is_locked` may just be looking
+            if _taken(file):
+                break
+            time.sleep(0.1)
+        else:
+            if not _taken(file):
+                raise UserError(f"--{flag}={folder}: another process is {doing} there; {remedy}")
         yield
+
+
+def is_locked(folder):
+    """Tells whether a process is within `locked` in a folder, on this machine or one with which it shares locks."""
+    try:
+        with open(Path(folder) / ".lock") as file:
+            return not _taken(file, fcntl.LOCK_SH)
+    except FileNotFoundError:
+        return False
+
+
+def _taken(file, how=fcntl.LOCK_EX):
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def writable_folder(path, flag="out"):

@@ -85,6 +85,16 @@ class PictureRows:
             return weight.numpy()
         return np.concatenate([copy.numpy() for copy in self.replicas.copies(weight)])[: len(self.here)]
 
+    def sample(self, weight, count):
+        """Returns at most `count` of them, evenly spaced, the same ones of every weight; numbers as float32."""
+        chosen = np.unique(np.linspace(0, len(self.here) - 1, min(count, len(self.here))).astype(np.int32))
+        copies = self.replicas.copies(weight) if self.spread else self.replicas.copies(weight)[:1]
+        length = self.length if self.spread else self.size
+        kind = tf.bool if weight.dtype == "bool" else tf.float32
+        places = [chosen[chosen // length == number] - number * length for number in range(len(copies))]
+        found = [rows_at(copy, own, kind).numpy() for copy, own in zip(copies, places, strict=True)]
+        return np.concatenate(found)
+
     def write(self, weight, rows):
         """Gives `weight` the `rows` `[n, ...]` of this process."""
         if not self.spread:

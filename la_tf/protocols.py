@@ -193,6 +193,7 @@ def train_spec(evaluation, folder, rows, batch_size, steps, hooks=(), monitor=No
             Progress(steps, batch_size, per_epoch, ("loss", shown)),
         ),
         monitor=monitor,
+        names=evaluation.train.names,
     )
 
 

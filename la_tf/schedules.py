@@ -48,6 +48,37 @@ class Rising(keras.optimizers.schedules.LearningRateSchedule):
         return {"schedule": self.schedule, "steps": self.steps, "start": self.start}
 
 
+class Slowed(keras.optimizers.schedules.LearningRateSchedule):
+    """A `factor` of another `schedule`."""
+
+    def __init__(self, schedule, factor):
+        super().__init__()
+        self.schedule, self.factor = schedule, factor
+
+    def __call__(self, step):
+        """Returns the rate of a step."""
+        return self.schedule(step) * self.factor
+
+    def get_config(self):
+        """Returns what a schedule is made from."""
+        return {"schedule": self.schedule, "factor": self.factor}
+
+
+def slow_down(optimizer, factor, not_yet):
+    """Brings the learning rate to `factor` of what it was meant to be; of a variable, `not_yet` is what is left to do.
+
+    A rate that is a variable comes back from checkpoints as it was left, a schedule as it was meant to be. Functions
+    that were traced before do not see it.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of one that scales the loss
+    schedule = optimizer._learning_rate  # the property gives the number of this step
+    if not isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+        optimizer.learning_rate = float(keras.ops.convert_to_numpy(schedule)) * not_yet
+        return
+    schedule = schedule.schedule if isinstance(schedule, Slowed) else schedule
+    optimizer.learning_rate = Slowed(schedule, factor) if factor != 1 else schedule
+
+
 class Saturation:
     """Tells when a metric has not improved for `patience` epochs; its memory is a dict that a checkpoint can hold.
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+ON_NAN = ("stop", "rollback")  # what follows a loss that is no number
+
 
 class ModeKeys(StrEnum):
     """What an `input_fn` is asked for."""
@@ -24,6 +26,7 @@ class RunConfig:
     keep_checkpoint_max: int = 3
     keep_best: str | None = None  # a metric: the checkpoint with the highest one stays beside the newest
     log_step_count_steps: int = 100
+    on_nan: str = "stop"  # one of ON_NAN; rollback: to the last checkpoint, at half the learning rate
     strategy: Any = None  # of tf.distribute; None: one device
     deterministic: bool = False  # TensorFlow's deterministic kernels: slower, bit-identical on one machine
 
@@ -37,6 +40,7 @@ class RunConfig:
             keep_checkpoint_max=options.keep,
             keep_best=keep_best,
             log_step_count_steps=options.log_steps,
+            on_nan=options.on_nan,
             strategy=strategy,
             deterministic=options.deterministic,
         )
@@ -64,6 +68,7 @@ class TrainSpec:
     steps_per_epoch: int
     hooks: tuple = ()  # keras callbacks
     monitor: "EvalSpec | None" = None  # what schedules and exporters select on, evaluated after every epoch
+    names: Any = None  # of the training pictures by their index, a sequence, to tell which one a loss failed at
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ what the run would take on this machine, and ends.
 import contextlib
 import sys
 from functools import partial
+from pathlib import Path
 
 from data import cli
 from la_tf import checkpoints, flags, model_dir
@@ -40,6 +41,8 @@ def main():
             state = experiment.finished()
             if state is None:
                 train(experiment)
+                if first and experiment.config.run.mode == "train":
+                    tell_what_is_not_evaluated(experiment)
             else:
                 how = "it stopped early" if state["stopped"] else "raise --epochs to go on"
                 how = "there is nothing to learn" if experiment.config.method.method == "random" else how
@@ -52,6 +55,18 @@ def main():
 def warn(text):
     """Prints a warning."""
     print(f"warning: {text}", file=sys.stderr)
+
+
+def tell_what_is_not_evaluated(experiment):
+    """Says so where no other process has evaluated the end of the run: it is behind, has died, or never came."""
+    if experiment.no_test_score:
+        return
+    folder = experiment.config.run.model_dir
+    evaluated = model_dir.MetricsFile(Path(folder) / "eval_test").read()
+    last = evaluated[-1]["step"] if evaluated else 0
+    if last < experiment.max_steps:
+        seen = f"the last one at step {last:,}" if evaluated else "none at all"
+        warn(f"not evaluated: step {experiment.max_steps:,} ({seen}); the same command with --mode=eval does it")
 
 
 def planned(experiment):
@@ -80,7 +95,7 @@ def evaluate(experiment):
 
     print(f"evaluating the checkpoints of {config.model_dir} as they come", file=sys.stderr)
     estimator = Estimator(experiment.model_fn, experiment.run_config())
-    follow(estimator, experiment.eval_specs(), partial(print, file=sys.stderr))
+    follow(estimator, experiment.eval_specs(), partial(print, file=sys.stderr), warn)
 
 
 def train(experiment):

@@ -3,6 +3,9 @@
 import keras
 import tensorflow as tf
 
+from la_tf.first_failure import FirstFailure
+from la_tf.replicas import Replicas
+
 
 def decayed_kernels(model):
     """Returns the convolution and dense kernels of `model`: the weights that decay, after the authors' code."""
@@ -33,16 +36,18 @@ def known(batch):
 class Trainable(keras.Model):
     """A model that takes its own steps: a subclass adds `train_step(batch)`, and what else it does its own way.
 
-    `loss_mean` is its running loss; all that has to survive a kill is a weight, or a function of (seed, step).
+    `loss_mean` is its running loss, and `first_failure` is told of every step's; all that has to survive a kill is a
+    weight, or a function of (seed, step). replicas, a `Replicas`, where they are not those of the scope.
     """
 
     warm_starts = False  # whether --warm_start can go on from a run of it
 
     pictures = None  # the `PictureRows` of weights with a row for each picture, where it has some
 
-    def __init__(self, name=None):
+    def __init__(self, name=None, replicas=None):
         super().__init__(name=name)
         self.loss_mean = keras.metrics.Mean(name="loss")
+        self.first_failure = FirstFailure(replicas or Replicas())
 
     def build(self, input_shape=None):
         """Does nothing: all variables are made on construction."""
@@ -76,9 +81,9 @@ class Trainable(keras.Model):
         """Returns the rows that an epoch trains on, `[n]` in their order; None for every row once, shuffled."""
         return None
 
-    def failure(self):
-        """Returns what is known of how the loss came to be no number, as the end of a sentence."""
-        return ""
+    def end_epoch(self):
+        """Returns what can be said of the model at the end of an epoch as a dict of metrics."""
+        return {}
 
     def warning(self, metrics):
         """Returns what is wrong with a run that has come to these `metrics`, and what to do, in a line; else None."""
@@ -94,6 +99,12 @@ class Trainable(keras.Model):
     def epoch_metrics(self):
         """Returns the metrics of the epoch so far as plain numbers."""
         return {metric.name: float(metric.result()) for metric in self.metrics}
+
+    @property
+    def finite(self):
+        """Whether what is learned consists of numbers: a gradient that does not leaves a loss that does for a step."""
+        weights = [tf.reduce_all(tf.math.is_finite(tf.convert_to_tensor(each))) for each in self.trainable_weights]
+        return bool(tf.reduce_all(weights).numpy())
 
     def compile(self, optimizer, jit_compile=False, **kwargs):
         """As `keras.Model.compile`; XLA only when asked for (Keras would switch it on for a single GPU)."""

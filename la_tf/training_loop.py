@@ -2,16 +2,26 @@
 
 import math
 import signal
+import sys
 import time
 
 import numpy as np
 import tensorflow as tf
 
 from data.errors import Stopped, UserError
-from la_tf import checkpoints, stop_signals
+from la_tf import checkpoints, schedules, stop_signals
 from la_tf.specs import InputContext, ModeKeys
 
+ROLLBACKS = 3  # of a run, at most: the last one learns at an eighth of the rate
 AGREED_STEPS = 5  # how often several processes tell each other of a signal
+
+
+class Diverged(UserError):
+    """The loss is no number; `what` says where, the message with what to do."""
+
+    def __init__(self, what, remedy):
+        super().__init__(f"{what}: {remedy}")
+        self.what = what
 
 
 class TrainingLoop:
@@ -30,8 +40,7 @@ class TrainingLoop:
         self.exporters = exporters
         self.model = estimator.model
         self.replicas = estimator.replicas
-        # As tf.function and not through Keras' fit, which MultiWorkerMirroredStrategy does not work with.
-        self.train_step = tf.function(self._step, reduce_retracing=True)
+        self.rollbacks = 0  # of the whole run, with what its checkpoint tells
         # Batch norm that is not synchronised: its statistics are each replica's own.
         moving = [weight for weight in self.model.non_trainable_variables if weight.name.startswith("moving_")]
         self.level = self.replicas.levelling(moving)
@@ -42,16 +51,46 @@ class TrainingLoop:
 
     def run(self):
         """Trains; returns the metrics of the last epoch, those of the checkpoint when there is nothing to do."""
+        with stop_signals.heard() as self.signal:
+            try:
+                while True:
+                    try:
+                        return self._train()
+                    except Diverged as diverged:
+                        self._roll_back(diverged)
+            finally:
+                # Alone: one of several processes would wait in vain for what another that is gone has not written.
+                if self.replicas.processes.count == 1:
+                    self.estimator.written()
+
+    def _train(self):
         logs = self._resume()
         if self._finished():
             return logs
+        # As tf.function and not through Keras' fit, which MultiWorkerMirroredStrategy does not work with.
+        self.train_step = tf.function(self._step, reduce_retracing=True)
         self.batches = None  # of the epochs to come, while the method leaves the choice of rows to the pipeline
-        with stop_signals.heard() as self.signal:
-            self._call("on_train_begin", {"step": self.step})
-            while not self._finished():
-                logs = self._epoch()
-            self._call("on_train_end", logs)
+        self._call("on_train_begin", {"step": self.step})
+        while not self._finished():
+            logs = self._epoch()
+        self._call("on_train_end", logs)
+        self.estimator.written()
         return logs
+
+    def _roll_back(self, diverged):
+        """Prepares to go on from the newest checkpoint at half the rate; raises `diverged` where that is not to be."""
+        self.estimator.written()
+        good = self.estimator.latest_checkpoint()
+        if self.config.on_nan != "rollback" or good is None or self.rollbacks == ROLLBACKS:
+            raise diverged
+        self.rollbacks += 1
+        self.estimator.restore(good)
+        self.model.first_failure.forget()
+        if self.estimator.is_chief:
+            times = f"{self.rollbacks} of at most {ROLLBACKS} times"
+            print(
+                f"warning: {diverged.what}; back to {good.name}, at half the learning rate ({times})", file=sys.stderr
+            )
 
     def _resume(self):
         for hook in self.spec.hooks:
@@ -74,6 +113,9 @@ class TrainingLoop:
         self.found = {}  # what `begin_epoch` said of the epoch under way
         if state is None:
             return {}
+        halved = state.get("rollbacks", 0)
+        self.rollbacks = max(self.rollbacks, halved)
+        schedules.slow_down(self.model.optimizer, 0.5**self.rollbacks, 0.5 ** (self.rollbacks - halved))
         for hook in self.spec.hooks:
             if type(hook).__name__ in state["hooks"]:
                 hook.set_state(state["hooks"][type(hook).__name__])
@@ -108,6 +150,7 @@ class TrainingLoop:
         started, images = time.perf_counter(), 0
         while self.step < end:
             self._stop_if_asked(epoch)
+            self.estimator.check_saved()
             self.found |= self.model.begin_step(self.step)
             batch = next(batches)
             self.train_step(batch, self.model.variant(self.step))
@@ -119,7 +162,6 @@ class TrainingLoop:
             self._call("on_train_batch_end", self.step, logs if self.step < end else None)
             every = self.config.save_checkpoints_steps
             if self.step < end and every and self.step % every == 0:
-                self._check(self.model.epoch_metrics()["loss"])
                 self._save(epoch)
         return self._end_epoch(epoch, logs)
 
@@ -136,12 +178,14 @@ class TrainingLoop:
         if not asked:
             return
         if self.step > epoch * self.spec.steps_per_epoch:  # else there is one of the epoch before
-            self._check(self.model.epoch_metrics()["loss"])
             self._save(epoch)
+        self.estimator.written()
         raise Stopped(signal.Signals(asked), f"at step {self.step}")
 
     def _end_epoch(self, epoch, logs):
         self.level()
+        self._check(logs["loss"], self.model.finite)
+        logs |= self.model.end_epoch()
         for eval_spec in self.eval_specs:
             logs |= self.estimator.evaluate(eval_spec)
         self._call("on_epoch_end", epoch, logs)
@@ -161,22 +205,29 @@ class TrainingLoop:
             "images_per_s": images_per_s,
             **self.found,
         }
+        if self.rollbacks:
+            logs["rollbacks"] = self.rollbacks
         self._check(logs["loss"])
         return logs
 
-    def _check(self, loss):
-        """Raises UserError for a loss that is no number, before it gets into a checkpoint, and for steps in vain."""
-        if not math.isfinite(loss):
+    def _check(self, loss, finite=True):
+        """Raises UserError for a loss that is no number, before it gets into a checkpoint, and for steps in vain.
+
+        finite: whether the weights are numbers.
+        """
+        if not math.isfinite(loss) or not finite:
             rate = float(tf.convert_to_tensor(self.model.optimizer.learning_rate))
+            what = f"the loss is {loss}" if not math.isfinite(loss) else "weights are no numbers any more"
+            what += f" at step {self.step}, learning rate {rate:.2g}{self._first_failure()}"
             good = self.estimator.latest_checkpoint()
             remedy = "lower --learning_rate"
             if good:
                 remedy += " in a new --model_dir"
             if good and self.model.warm_starts:
                 remedy += f", from scratch or by --warm_start={self.config.model_dir}"
-            where = f"step {self.step}, learning rate {rate:.2g}{self.model.failure()}"
-            kept = f" ({good.name} is kept)" if good else ""
-            raise UserError(f"the loss is {loss} at {where}: {remedy}{kept}")
+            if good and self.config.on_nan != "rollback":
+                remedy += "; or take --on_nan=rollback"
+            raise Diverged(what, remedy + (f" ({good.name} is kept)" if good else ""))
         # Every skipped step halves the scale: one that lies below 1 was not what made the gradients overflow.
         scale = float(tf.convert_to_tensor(getattr(self.model.optimizer, "dynamic_scale", 1)))
         if scale < 1:
@@ -185,15 +236,28 @@ class TrainingLoop:
                 f"scaled by; take --precision=mixed_bfloat16 or a lower --learning_rate in a new --model_dir"
             )
 
+    def _first_failure(self):
+        found = self.model.first_failure.read()
+        if found is None:
+            return ""
+        step, rows = found
+        names = self.spec.names
+        named = ", ".join(names[row] if names is not None else f"picture {row}" for row in rows)
+        return f"; it first was at step {step}, with {named}"
+
     def _save(self, epoch, logs=None):
+        """Begins a checkpoint; training goes on while it is written."""
         self.level()
-        self.estimator.save(
+        if logs is None:  # within an epoch, whose end has checked it
+            self._check(self.model.epoch_metrics()["loss"], self.model.finite)
+        self.estimator.begin_save(
             self.spec.hooks,
             epoch=epoch,
             found=self.found,
             logs=logs or {},
             stopped=self.model.stop_training,
             finished=self._finished(),
+            rollbacks=self.rollbacks,
         )
 
     def _call(self, event, *arguments):

@@ -140,15 +140,15 @@ def test_a_picture_without_boxes_teaches_background_alone():
 
 
 def test_the_first_failing_step_is_kept_with_its_pictures():
-    detector = small_detector(pictures_of_step=lambda step: [f"picture{step}"])
+    detector = small_detector()
     batch = batch_of(picture(90, 131, 1))
     detector.train_step(batch)
-    assert detector.failure() == ""
+    assert detector.first_failure.read() is None
     bias = detector.roi_outputs.get_layer("roi_classes").bias
     bias.assign(np.full(bias.shape, np.nan))
     for _ in range(2):
         detector.train_step(batch)
-    assert detector.failure() == "; it first was at step 2, with picture1"
+    assert detector.first_failure.read() == (2, [int(batch["index"][0])])
 
 
 def test_draws_follow_from_seed_step_and_picture():
