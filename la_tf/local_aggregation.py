@@ -318,9 +318,7 @@ class LocalAggregation(InstanceRecognition):
         share = cluster_health.giant(metrics, self.pictures.size, self.clusters if not density else self.pictures.size)
         if share is not None:
             remedy = "lower --dbscan_eps" if density else "raise --warmup_epochs or --clusters"
-            return (
-                f"the largest cluster holds {share:.0%} of the images: C_i says nothing; in a new --model_dir, {remedy}"
-            )
+            return f"the largest cluster holds {share:.0%} of the images: C_i says nothing; in a new run, {remedy}"
         if metrics.get("unclustered_fraction", 0) > TRIVIAL_NOISE:
             return "next to no image is in a cluster: C_i is the image alone; in a new --model_dir, raise --dbscan_eps"
         return None

@@ -63,10 +63,10 @@ def tell_what_is_not_evaluated(experiment):
         return
     folder = experiment.config.run.model_dir
     evaluated = model_dir.MetricsFile(Path(folder) / "eval_test").read()
-    last = evaluated[-1]["step"] if evaluated else 0
-    if last < experiment.max_steps:
-        seen = f"the last one at step {last:,}" if evaluated else "none at all"
-        warn(f"not evaluated: step {experiment.max_steps:,} ({seen}); the same command with --mode=eval does it")
+    last, end = evaluated[-1]["step"] if evaluated else 0, checkpoints.steps(folder)[-1]
+    if last < end:
+        seen = f"the last one at step {last:,}" if evaluated else "no step at all"
+        warn(f"step {end:,} has not been evaluated ({seen}); the same command with --mode=eval does it")
 
 
 def planned(experiment):

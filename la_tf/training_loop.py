@@ -87,10 +87,9 @@ class TrainingLoop:
         self.estimator.restore(good)
         self.model.first_failure.forget()
         if self.estimator.is_chief:
-            times = f"{self.rollbacks} of at most {ROLLBACKS} times"
-            print(
-                f"warning: {diverged.what}; back to {good.name}, at half the learning rate ({times})", file=sys.stderr
-            )
+            times = f"time {self.rollbacks} of {ROLLBACKS} at most"
+            tell = f"warning: {diverged.what}; back to {good.name}, at half the learning rate ({times})"
+            print(tell, file=sys.stderr)
 
     def _resume(self):
         for hook in self.spec.hooks:

@@ -120,7 +120,6 @@ def test_batches_are_a_function_of_seed_and_step(devkit):
         for name, value in wanted[step].items():
             np.testing.assert_array_equal(again[name], value, err_msg=name)
         np.testing.assert_array_equal(wanted[step]["index"], pictures.rows_of_step(step))
-        assert pictures.rows_of_step(step) == wanted[step]["index"].numpy().tolist()
     other = [next(batches)["index"].numpy().tolist() for batches in [training(devkit, seed=1, batch_size=2).batches()]]
     orders = [
         [batch["index"].numpy().tolist() for batch in wanted[:5]],
