@@ -13,6 +13,7 @@ MODULES = (
     "knn",
     "readout",
     "search",
+    "checkpoints",
     "detection",
 )
 

@@ -32,7 +32,12 @@ class CheckpointWriter:
         if job is not None:
             job.result()
 
+    @property
+    def busy(self):
+        """Whether a checkpoint is being written."""
+        return self._job is not None and not self._job.done
+
     def check(self):
         """Raises UserError where writing failed, without waiting for it."""
-        if self._job is not None and self._job.done:
+        if not self.busy:
             self.wait()

@@ -172,6 +172,11 @@ class Estimator:
         hook_states = {type(hook).__name__: hook.get_state() for hook in hooks if hasattr(hook, "get_state")}
         return self._writer.write(self.step, arrays, {"hooks": hook_states, **state}, parts)
 
+    @property
+    def saving(self):
+        """Whether a checkpoint is being written."""
+        return self._writer.busy
+
     def check_saved(self):
         """Raises UserError where the checkpoint that is being written failed; does not wait for it."""
         self._writer.check()
