@@ -1,6 +1,7 @@
 """The Estimator on a network of one layer: predict, names of variables, checkpoints, warm start, evaluation."""
 
 import dataclasses
+import re
 
 import keras
 import numpy as np
@@ -9,12 +10,13 @@ import tensorflow as tf
 
 from data.errors import UserError
 from la_tf import checkpoints
+from la_tf.callbacks import Progress
 from la_tf.embedding import UnitLength
 from la_tf.estimator import Estimator, follow, train_and_evaluate
 from la_tf.instance_recognition import InstanceRecognition
 from la_tf.knn import embed
 from la_tf.local_aggregation import LocalAggregation
-from la_tf.model_dir import MetricsFile
+from la_tf.model_dir import MetricsFile, locked, write_json
 from la_tf.specs import EvalSpec, ModeKeys, RunConfig, TrainSpec
 from tests.la_tf.reference import unit
 
@@ -323,3 +325,174 @@ def test_a_loss_that_is_no_number_ends_the_run_and_writes_no_checkpoint(tmp_path
     with pytest.raises(UserError, match="--learning_rate"):
         run.train(TrainSpec(poisoned, max_steps=5, steps_per_epoch=5))
     assert checkpoints.steps(tmp_path) == []
+
+
+def poisoned(steps, times):
+    """`input_fn` whose batches at `steps` are no numbers, the first `times` that they come."""
+    left = dict.fromkeys(steps, times)
+
+    def input_fn_of(mode, context):
+        for step, batch in enumerate(input_fn(mode, context), start=context.first_step):
+            bad = mode == ModeKeys.TRAIN and left.get(step, 0) > 0
+            left[step] = left.get(step, 0) - bad
+            yield {**batch, "image": batch["image"] * (np.nan if bad else 1.0)}
+
+    return input_fn_of
+
+
+def with_rate(run, rate, on_nan="rollback"):
+    """The same Estimator with another learning rate, a number or a schedule."""
+    build = run._model_fn
+
+    def model_fn():
+        model = build()
+        model.compile(keras.optimizers.SGD(rate, momentum=0.9))
+        return model
+
+    run._model_fn = model_fn
+    run.config = dataclasses.replace(run.config, on_nan=on_nan)
+    return run
+
+
+def schedule(rate):
+    return keras.optimizers.schedules.PiecewiseConstantDecay([12], [rate, rate / 10])
+
+
+@pytest.mark.parametrize("kind", [float, schedule])
+def test_a_rollback_goes_on_from_the_last_checkpoint_at_half_the_rate(tmp_path, capsys, kind):
+    spec = TrainSpec(poisoned([7], 1), max_steps=15, steps_per_epoch=5, names=[f"{i}.png" for i in range(N)])
+    run = with_rate(estimator(tmp_path / "one"), kind(0.1))
+    logs = run.train(spec)
+    told = "the loss is nan at step 10, learning rate 0.1; it first was at step 8, with 16.png, 17.png, 18.png, "
+    back = "19.png, 20.png; back to step-00000005, at half the learning rate (time 1 of 3 at most)"
+    assert capsys.readouterr().err == f"warning: {told}{back}\n"
+    assert logs["rollbacks"] == 1 and checkpoints.steps(tmp_path / "one") == [5, 10, 15]
+    # The same by hand: five steps at the whole rate, the others at half of it.
+    other = with_rate(estimator(tmp_path / "two"), kind(0.1))
+    other.train(TrainSpec(input_fn, max_steps=5, steps_per_epoch=5))
+    other = with_rate(estimator(tmp_path / "two"), kind(0.05))
+    if kind is float:
+        other.model.optimizer.learning_rate = 0.05  # the checkpoint brings the old one
+    other.train(TrainSpec(input_fn, max_steps=15, steps_per_epoch=5))
+    for name, variable in run.variables().items():
+        np.testing.assert_array_equal(variable.numpy(), other.variables()[name].numpy(), err_msg=name)
+
+
+@pytest.mark.parametrize("kind", [float, schedule])
+def test_the_halved_rate_survives_a_restart(tmp_path, kind):
+    run = with_rate(estimator(tmp_path / "whole"), kind(0.1))
+    run.train(TrainSpec(poisoned([7], 2), max_steps=15, steps_per_epoch=5))
+    with_rate(estimator(tmp_path / "parts"), kind(0.1)).train(
+        TrainSpec(poisoned([7], 2), max_steps=10, steps_per_epoch=5)
+    )
+    again = with_rate(estimator(tmp_path / "parts"), kind(0.1))
+    again.train(TrainSpec(input_fn, max_steps=15, steps_per_epoch=5))
+    assert float(again.model.optimizer.learning_rate) == pytest.approx(0.025 if kind is float else 0.0025)
+    for name, variable in run.variables().items():
+        np.testing.assert_array_equal(variable.numpy(), again.variables()[name].numpy(), err_msg=name)
+
+
+def test_what_fails_again_and_again_ends_the_run_and_keeps_the_good_checkpoint(tmp_path):
+    run = with_rate(estimator(tmp_path), 0.1)
+    with pytest.raises(UserError, match=r"learning rate 0\.013.*lower --learning_rate .*step-00000005 is kept"):
+        run.train(TrainSpec(poisoned([7], 99), max_steps=15, steps_per_epoch=5))
+    assert checkpoints.steps(tmp_path) == [5]
+    with pytest.raises(UserError, match=r"at step 5, learning rate 0\.1"):  # there is nothing to go back to
+        with_rate(estimator(tmp_path / "new"), 0.1).train(TrainSpec(poisoned([2], 1), max_steps=5, steps_per_epoch=5))
+
+
+class Breaking(InstanceRecognition):
+    """Its gradients are no numbers from step 9 on, where the loss still is one."""
+
+    def descend(self, tape, objective):
+        step = tf.convert_to_tensor(self.optimizer.iterations)
+        super().descend(tape, objective)
+        kernel = self.trainable_weights[0]
+        kernel.assign(kernel * tf.where(step >= 9, np.float32(np.nan), 1.0))
+
+
+def test_weights_that_are_no_numbers_get_into_no_checkpoint(tmp_path):
+    with pytest.raises(UserError, match=r"weights are no numbers any more at step 10, .*step-00000005 is kept"):
+        estimator(tmp_path, Breaking).train(TrainSpec(input_fn, max_steps=15, steps_per_epoch=5))
+    assert checkpoints.steps(tmp_path) == [5]
+
+
+def test_a_follower_says_once_that_nobody_trains_and_goes_on_when_somebody_does(tmp_path, monkeypatch):
+    trained(tmp_path, steps=10)
+    state = checkpoints.read_state(checkpoints.latest(tmp_path))
+    write_json(checkpoints.latest(tmp_path) / "state.json", state | {"finished": False})
+    told, naps = [], []
+
+    def nap(_):
+        naps.append(len(told))
+        if len(naps) == 4:
+            run = estimator(tmp_path)
+            run.train(TrainSpec(input_fn, max_steps=15, steps_per_epoch=5))
+
+    monkeypatch.setattr("la_tf.estimator.time.sleep", nap)
+    metrics = follow(estimator(tmp_path), [EvalSpec(input_fn, mean_index)], lambda _: None, told.append)
+    assert metrics["step"] == 15 and naps == [1] * 4
+    assert told == [f"nobody trains in {tmp_path}: waiting until somebody does (Ctrl-C ends this)"]
+
+
+def test_a_follower_waits_in_silence_where_somebody_trains(tmp_path, monkeypatch):
+    told = []
+
+    def nap(_):
+        trained(tmp_path, steps=10)
+
+    monkeypatch.setattr("la_tf.estimator.time.sleep", nap)
+    with locked(tmp_path):
+        follow(estimator(tmp_path), [EvalSpec(input_fn, mean_index)], lambda _: None, told.append)
+    assert told == []
+
+
+def test_embeddings_that_collapse_are_told_with_what_to_do(tmp_path, capsys):
+    run = estimator(tmp_path, weight_decay=20.0, bank_momentum=1.0)  # what is left is the bias, the same for all
+    run.config = dataclasses.replace(run.config, log_step_count_steps=1000)
+    hook = Progress(250, 8, 25)
+    logs = run.train(TrainSpec(input_fn, max_steps=250, steps_per_epoch=25, hooks=(hook,)))
+    rows = run.model.bank.rows.numpy().astype(np.float64)
+    assert logs["mean_similarity"] == pytest.approx(((rows @ rows.T).sum() - N) / (N * (N - 1)), abs=1e-5)
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    assert len(said) == 3, "from step 200 on"
+    assert said[0].startswith("warning: all embeddings are alike (mean similarity ") and "--weight_decay" in said[0]
+
+
+def test_a_run_is_given_time_before_it_is_called_collapsed(tmp_path):
+    model = estimator(tmp_path).model
+    alike = {"mean_similarity": 0.96, "epoch": 2, "step": 200}
+    assert "--learning_rate" in model.warning(alike)
+    for early in ({"mean_similarity": 0.95}, {"epoch": 1}, {"step": 199}):
+        assert model.warning(alike | early) is None
+    assert model.warning({"epoch": 9, "step": 900}) is None  # a bank without two rows
+
+
+@pytest.mark.parametrize(
+    ("arguments", "metrics", "said"),
+    [
+        ({}, {"cluster_max": 16}, None),  # 2 of 5 clusters' parts: 40%
+        ({}, {"cluster_max": 17}, "the largest cluster holds 42% of the images: .*--warmup_epochs"),
+        ({"clustering": "dbscan"}, {"cluster_max": 14, "unclustered_fraction": 0.99}, "holds 35% .*--dbscan_eps"),
+        ({"clustering": "dbscan"}, {"cluster_max": 13, "unclustered_fraction": 0.99}, None),
+        ({"clustering": "dbscan"}, {"cluster_max": 1, "unclustered_fraction": 0.991}, "alone.*raise --dbscan_eps"),
+        ({"close": "self"}, {"cluster_max": 40}, None),
+    ],
+)
+def test_trivial_clusterings_are_told_with_what_to_do(tmp_path, arguments, metrics, said):
+    found = estimator(tmp_path, LocalAggregation, **LA, **arguments).model.warning({"epoch": 9, "step": 900} | metrics)
+    assert (found is None) if said is None else re.search(said, found)
+
+
+def test_one_giant_cluster_is_told_while_it_trains(tmp_path, capsys):
+    """Nearly all pictures are one and the same: no clustering can part them."""
+    same = np.where(np.arange(N)[:, None, None, None] < 36, IMAGES[0], 5 * IMAGES)
+
+    def alike(mode, context):
+        for batch in input_fn(mode, context):
+            yield batch | {"image": tf.constant(same[batch["index"].numpy()].astype(np.float32))}
+
+    run = with_rate(estimator(tmp_path, LocalAggregation, warmup_epochs=1, bank_momentum=1.0, **LA), 1e-9)
+    logs = run.train(TrainSpec(alike, max_steps=10, steps_per_epoch=5, hooks=(Progress(10, 8, 5),)))
+    assert logs["cluster_max"] >= 30
+    assert "warning: the largest cluster holds " in capsys.readouterr().err
