@@ -141,6 +141,18 @@ def _code_perplexity(values, epoch, run):
     return (BAD, "near the number of prototypes: collapse") if near else (GOOD, "codes tell pictures apart")
 
 
+def _mean_similarity(values, epoch, run):
+    if values[-1] > 0.95:
+        return BAD, "all embeddings are alike: collapse, or nothing learned yet"
+    if values[-1] > 0.5:
+        return WATCH, "embeddings fill a narrow cone: near the start that is usual, later a sign of too few steps"
+    return GOOD, "embeddings point in many directions"
+
+
+def _rollbacks(values, epoch, run):
+    return WATCH, "each time the loss was no number, and the learning rate was halved: begin with a lower one"
+
+
 def _bad_images(values, epoch, run):
     return (WATCH, "they are left out; bad_images.csv says why") if values[-1] else (GOOD, "all can be read")
 
@@ -205,6 +217,14 @@ METRICS = {
     ),
     "code_perplexity": Metric(
         "Spread of the codes", "Over how many prototypes a picture's code is spread.", _code_perplexity, "{:.1f}"
+    ),
+    "mean_similarity": Metric(
+        "Mean similarity in the bank",
+        "How alike the embeddings of two pictures are on average: 0 in all directions, 1 all the same.",
+        _mean_similarity,
+    ),
+    "rollbacks": Metric(
+        "Rollbacks", "How often the run went back to a checkpoint, as --on_nan=rollback wants it.", _rollbacks, "{}"
     ),
     "bad_images": Metric("Unreadable pictures", "Training pictures that could not be read.", _bad_images, "{}"),
 }  # fmt: skip

@@ -13,7 +13,7 @@ from la_tf.plan_traffic import FLOAT, LABEL, bytes_between, bytes_per_step
 BANK_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 CANDIDATES = 1.4  # of B_i, in k: what `neighbors` looks at more closely
 QUERIES, SEARCH_BLOCK = 1024, 8192  # of `nearest_rows`
-MOMENTS = ("clustering", "checkpoint", "evaluation")  # memory that is taken for a while, one after the other
+MOMENTS = ("clustering", "evaluation")  # memory that is taken for a while, one after the other
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,7 @@ def memory(config, sizes, calibration):
     name = max(MOMENTS, key=moments.get)
     spare = calibration.peak_bytes - calibration.resident_bytes
     more = {
+        "checkpoint, while it is written": checkpoint_bytes(sizes, calibration),  # beside steps and clustering
         "decoded pictures, more": calibration.held_bytes,
         f"{name}, beyond a step": max(0, moments[name] - spare),
     }
@@ -191,14 +192,17 @@ def cell_bytes(sizes):
     return of_rows + sizes.cells * (sizes.dimension * FLOAT + sizes.seen * (FLOAT + 1))
 
 
+def checkpoint_bytes(sizes, calibration):
+    """Returns what the copies take that a thread writes: weights, optimizer, bank, what is written of it, labels."""
+    return calibration.weight_bytes + calibration.optimizer_bytes + sizes.bank + sizes.rows + sizes.labels
+
+
 def moment_bytes(sizes, calibration):
     """Returns what each of MOMENTS takes beside what is always held, in bytes by name."""
     rows = sizes.rows * sizes.dimension * FLOAT
-    variables = calibration.weight_bytes + calibration.optimizer_bytes + sizes.bank + sizes.labels + sizes.rows
     return {
         # Rows and the written ones of them; labels before, found, and of all images.
         "clustering": 2 * rows + 3 * sizes.labels if sizes.labels else 0,
-        "checkpoint": variables,
         # A copy of the bank; similarities of some queries and of the sample (`nearest_rows`), keys of rows.
         "evaluation": sizes.bank + 2 * FLOAT * QUERIES * min(SEARCH_BLOCK, sizes.rows) + 16 * sizes.rows,
     }

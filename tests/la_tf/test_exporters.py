@@ -90,6 +90,15 @@ def test_latest_exports_always_and_keeps_the_newest_few(tmp_path):
     assert LatestExporter(tmp_path, keep=3).exported() == written[2:]
 
 
+def test_a_clock_that_jumps_back_changes_no_order(tmp_path, monkeypatch):
+    exporter, estimator = LatestExporter(tmp_path, keep=2), Estimator()
+    written = []
+    for now in (2e9, 1e9, 0, 3e9, 1e9):
+        monkeypatch.setattr("la_tf.exporters.time.time", lambda now=now: now)
+        written.append(exporter.export(estimator, {}, False))
+    assert exporter.exported() == written[3:] and len({*written}) == 5
+
+
 def test_final_exports_once_when_training_is_over(tmp_path):
     exporter, estimator = FinalExporter(tmp_path), Estimator()
     written = [exporter.export(estimator, {}, finished) for finished in (False, False, True)]

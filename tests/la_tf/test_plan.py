@@ -134,7 +134,9 @@ def test_memory_adds_up_to_the_measured_peak_and_what_comes_between_steps():
     # A clustering takes 2 float32 copies of the rows and 3 of the labels: 164,000, and 100,000 are free between
     # steps; an evaluation a copy of the bank, 2 products of 1024 queries with 1000 rows, 16 bytes a row: 8,240,000.
     assert on_device["evaluation, beyond a step"] == 8_240_000 - 100_000
-    assert sum(on_device.values()) == 11_000_000 + 70 + 8_140_000
+    # A thread writes the checkpoint meanwhile: copies of weights, optimizer, bank, written, labels.
+    assert on_device["checkpoint, while it is written"] == 4400 + 4008 + 32_000 + 1000 + 12_000
+    assert sum(on_device.values()) == 11_000_000 + 53_408 + 70 + 8_140_000
     on_device, on_host = plan.memory(config, sizes, dataclasses.replace(CALIBRATION, device_bytes=500_000))
     assert sum(on_device.values()) == 500_000 and "process, TensorFlow" not in on_device
     assert sum(on_host.values()) == 11_000_000 + 70 + 8_140_000
