@@ -50,7 +50,7 @@ def test_instance_recognition_learns_and_dbscan_on_its_bank_is_trivial_by_short_
 
 @pytest.mark.slow
 def test_where_all_is_noise_to_dbscan_a_run_is_that_of_the_image_alone(tmp_path):
-    short = ["--epochs=12", "--warmup_epochs=6", "--deterministic"]
+    short = ["--epochs=6", "--warmup_epochs=3", "--deterministic"]
     last_knn(tmp_path / "dbscan", *short, "--clustering=dbscan", "--dbscan_eps=0.1")
     last_knn(tmp_path / "self", *short, "--close=self")
     dbscan, alone = lines(tmp_path / "dbscan"), lines(tmp_path / "self")

@@ -75,7 +75,6 @@ def test_a_run_on_records_that_was_killed_resumes_to_the_very_same_end(tmp_path)
 REAL = {
     "cifar10": (10_000, 2000, 10, 16),
     "imagenette224": (2500, 500, 10, 32),
-    "intel_scenes": (1200, 300, 6, 32),
     "sun_scenes": (240, 64, 8, 64),
     "imagenet_samples": (100, 0, 0, 64),
 }
