@@ -15,7 +15,8 @@ from data.errors import FlagError
 from la_tf.child_processes import tied
 
 SETTLE = 2  # seconds for the others to say for themselves that they lost one
-GRACE = 10  # seconds from a request to stop to kill -9
+GRACE = 10  # seconds from a request to stop to kill -9, once a worker has failed
+PATIENCE = 600  # the same where the user asked: a step, an evaluation and a checkpoint may lie before the end
 HELP = {"--help", "-help", "-h", "-?"}
 
 
@@ -150,7 +151,7 @@ def _fate(workers, received):
         time.sleep(0.05)
     if received:
         asked = received[0]
-        _stop(workers[:1], asked, received)  # alone at first: the others answer it until it has come to an end
+        _stop(workers[:1], asked, received, PATIENCE)  # alone at first: the others answer it until it has come to an end
         _stop(workers[1:], asked, received)
         if workers[0].returncode != 128 + asked:  # otherwise it has said so itself
             print(f"stopped by {asked.name}; the same command resumes", file=sys.stderr)
@@ -183,10 +184,10 @@ def _wait(workers, seconds, received):
         time.sleep(0.05)
 
 
-def _stop(workers, number, received):
+def _stop(workers, number, received, patience=GRACE):
     """Asks the workers to end by a signal; kills those that have not after a while, or when asked a second time."""
     _send(workers, number)
-    _wait(workers, GRACE, received)
+    _wait(workers, patience, received)
     _send(workers, signal.SIGKILL)
     for worker in workers:
         worker.wait()
