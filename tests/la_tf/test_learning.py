@@ -30,7 +30,8 @@ def test_the_untrained_network_is_what_the_others_have_to_beat(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "least"), [("swav", 0.93), ("dc", 0.88), ("supervised", 0.97)])
 def test_a_method_learns_the_digits(method, least, tmp_path):
-    assert last_knn(tmp_path, f"--method={method}") >= least - 0.02
+    # Half of the quickstart's epochs: with seed 0 swav came to 0.939, dc to 0.953, supervised to 0.994.
+    assert last_knn(tmp_path, f"--method={method}", "--epochs=50") >= least - 0.02
 
 
 @pytest.mark.slow
