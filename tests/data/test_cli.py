@@ -88,7 +88,7 @@ def test_an_unknown_flag_is_named(without_tensorflow, main):
         (["--dataset=digits", "--batch_size=1438", "--model_dir=x"], "--batch_size=1438"),
         (["digits"], "digits"),
         (["--flagfile=/nowhere/mine.flags"], "/nowhere/mine.flags"),
-        (["--flagfile=/"], "'/'"),
+        (["--flagfile=/"], "--flagfile=/"),
     ],
     ids=lambda part: part if isinstance(part, str) else "",
 )
