@@ -17,6 +17,7 @@ from data import flagfiles
 from data.errors import FlagError, Stopped, UserError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # of a disk that is full, or must not be written to
+LARGEST = 2**31  # of whole numbers: what counts and sizes are, or become, in TensorFlow and in files
 
 flags.DEFINE_boolean("debug", False, "Show the traceback behind a one-line error.")
 
@@ -69,10 +70,12 @@ def _at(places, wanted):
 
 
 def _check_numbers():
-    """Raises FlagError for a number that is none: no flag of ours means anything by infinity."""
+    """Raises FlagError for a number that is none, or that counts more than there can be of anything here."""
     for flag in (flags.FLAGS[name] for name in flags.FLAGS):
-        if isinstance(flag.value, float) and flag.present and not math.isfinite(flag.value):
+        if flag.present and isinstance(flag.value, float) and not math.isfinite(flag.value):
             raise FlagError(f"--{flag.name}={flag.value}: must be a finite number")
+        if flag.present and isinstance(flag.value, int) and not abs(flag.value) < LARGEST:
+            raise FlagError(f"--{flag.name}={flag.value}: must be below 2^31")
 
 
 def _print_help():

@@ -6,9 +6,11 @@ train (its configuration files and its shell script together) but where the comm
 
 from dataclasses import asdict, dataclass, fields
 
+from data.config import MOST_WORKERS
 from data.errors import FlagError
 from data.voc import VOC_CLASSES, open_set, read_classes
 from detection.voc_ap import METRICS
+from la_tf.model_dir import built
 
 BATCH_NORMS = ("frozen", "recalibrated", "local", "synchronised")
 RECALIBRATION_BATCHES = 200  # of --batch_norm=recalibrated, where the set has as many: MoCo's number
@@ -59,6 +61,8 @@ class DataOptions:
                 )
         at_least("batch_size", self.batch_size, 1)
         at_least("workers", self.workers, 0)
+        if self.workers > MOST_WORKERS:
+            raise FlagError(f"--workers={self.workers}: must be 0 (automatic) to {MOST_WORKERS}")
 
     @property
     def classes(self):
@@ -260,15 +264,9 @@ class DetectionConfig:
 
     @classmethod
     def from_flat(cls, values):
-        """The inverse of `flat`; keys that are no field are passed over."""
+        """The inverse of `flat`; keys that are no field are passed over. ValueError names a value of another type."""
         kinds = {"data": DataOptions, "detector": DetectorOptions, "optimizer": OptimizerOptions, "run": RunOptions}
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-        return cls(
-            **{
-                part: kind(**{one.name: values[one.name] for one in fields(kind) if one.name in values})
-                for part, kind in kinds.items()
-            }
-        )
+        return cls(**{part: built(kind, values) for part, kind in kinds.items()})
 
     @staticmethod
     def defaults():

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 
 from data.config import DataConfig
 from data.errors import FlagError
+from la_tf.model_dir import built
 from models.backbone import BACKBONES, check_architecture, stems
 from models.precision import PRECISIONS
 from models.preprocessing import SMALL_IMAGE, Preprocessing
@@ -308,16 +309,10 @@ class Config:
 
     @classmethod
     def from_flat(cls, values):
-        """The inverse of `flat`; keys that are no field are passed over."""
+        """The inverse of `flat`; keys that are no field are passed over. ValueError names a value of another type."""
         kinds = {"data": DataConfig, "model": ModelConfig, "method": MethodConfig}
         kinds |= {"optimizer": OptimizerConfig, "run": RunOptions}
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-        return cls(
-            **{
-                part: kind(**{field.name: values[field.name] for field in fields(kind) if field.name in values})
-                for part, kind in kinds.items()
-            }
-        )
+        return cls(**{part: built(kind, values) for part, kind in kinds.items()})
 
     def identity(self):
         """Returns what makes the run the run it is."""

@@ -105,7 +105,7 @@ def stored_run(folder):
     if not path.exists():
         return {}
     stored = read_json(path)
-    if not isinstance(stored, dict) or not {"identity", "circumstances"} <= stored.keys():
+    if not all(isinstance(stored.get(part), dict) for part in ("identity", "circumstances")):
         raise UserError(f"{path}: was not written by la_tf.train")
     return stored if "method" in stored["identity"] else {}
 

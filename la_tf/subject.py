@@ -78,8 +78,8 @@ def of_export(folder):
     """Returns the Subject of an export, after its self-check."""
     description = bundle.read_description(folder)
     backbone = bundle.load_backbone(folder)
-    serving = tf.saved_model.load(str(folder))
-    config = description.get("config", {})
+    serving = bundle.load_serving(folder)
+    config = description.get("config") or {}
     weights = digest_of_files([Path(folder) / "backbone.weights.h5"])  # the embedding's too
     facts = _facts("export", description["step"], config, backbone.architecture, weights)
     if "imported" in description:
