@@ -113,7 +113,7 @@ def _guarded(main, resumes):
         print("stopped; the same command resumes" if resumes else "stopped", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        known = _of_tensorflow(error)
+        known = _of_name(error) if isinstance(error, UnicodeEncodeError) else _of_tensorflow(error)
         if known is None or flags.FLAGS.debug:
             raise
         _leave(known)
@@ -148,6 +148,13 @@ def _of_system(error):
     if error.filename is None or error.strerror is None:
         return None
     return UserError(f"{_named(error.filename)}: {error.strerror}")
+
+
+def _of_name(error):
+    """Returns the UserError that stands for a name of other bytes than UTF-8, where TensorFlow or JSON want that."""
+    if error.reason != "surrogates not allowed":
+        return None
+    return UserError(f"{error.object:.200}: is no name in UTF-8, which is needed here; choose another")
 
 
 def _named(path):

@@ -78,6 +78,8 @@ def open_source(request: Request) -> DataSet:
 def locked(out: str) -> Iterator[None]:
     """Makes OUT and keeps a second build out of it; raises UserError for a folder that is something else's."""
     with _writing(out):
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(out)  # tells a name that is too long; makedirs would go to the end of it
         os.makedirs(out, exist_ok=True)
         if not os.path.isdir(_inside(out)) and any(name[0] != "." for name in os.listdir(out)):
             raise UserError(f"--out={out}: holds files that no build made; choose an empty folder")

@@ -4,6 +4,7 @@ Field names are flag names, so an error names the flag to change. Defaults are t
 train (its configuration files and its shell script together) but where the comment says otherwise.
 """
 
+import math
 from dataclasses import asdict, dataclass, fields
 
 from data.config import MOST_WORKERS
@@ -117,7 +118,7 @@ class DetectorOptions:
         one_of("roi_pooling", self.roi_pooling, ROI_POOLINGS)
         for flag in ("anchor_scales", "anchor_ratios"):
             values = getattr(self, flag)
-            if not values or not all(value > 0 for value in values):
+            if not values or not all(0 < value < math.inf for value in values):
                 raise FlagError(f"--{flag}={_listed(values)}: give positive numbers such as 8,16,32")
         for flag in ("rpn_channels", "rpn_batch", "train_proposals", "test_proposals", "rois", "detections"):
             at_least(flag, getattr(self, flag), 1)
@@ -217,6 +218,8 @@ class RunOptions:
     def __post_init__(self):
         if not self.model_dir:
             raise FlagError("--model_dir: say where the run is to live, e.g. runs/voc")
+        if any("\ud800" <= sign <= "\udfff" for sign in self.model_dir):  # TensorFlow writes there, too
+            raise FlagError(f"--model_dir={self.model_dir}: is no name in UTF-8; choose another")
         for flag in ("steps", "eval_steps", "keep", "log_steps"):
             at_least(flag, getattr(self, flag), 1)
         for flag in ("checkpoint_steps", "drawn_pictures", "precise_batches", "seed"):

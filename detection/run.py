@@ -107,7 +107,7 @@ def data_elsewhere() -> str | None:
     """Returns the data set of --pretrain_run where the exports lie outside of it, by --out; None otherwise."""
     run, out = flags.FLAGS["pretrain_run"].value, flags.FLAGS["out"].value
     path = Path(run) / "config.json" if run and out else None
-    return model_dir.read_json(path)["circumstances"].get("dataset") if path and path.exists() else None
+    return model_dir.stored_config(path)["circumstances"].get("dataset") if path and path.exists() else None
 
 
 # -- the backbones ----------------------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ def steps_of(run: str, exports: Path) -> list[int]:
         return known[-1:]
     if asked == ["all"]:
         return known
-    exported = [int(path.name.removeprefix("step-")) for path in exports.glob("step-*")]
+    exported = [int(path.name.removeprefix("step-")) for path in exports.glob("step-*") if path.name[5:].isdecimal()]
     there = sorted({*known, *exported})  # checkpoints go, exports stay
     strange = [step for step in asked if not step.isdecimal() or int(step) not in there]
     if strange:

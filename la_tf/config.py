@@ -254,6 +254,7 @@ class RunOptions:
     def __post_init__(self):
         if not self.model_dir:
             raise FlagError("--model_dir: set it to the folder that the run is to live in, e.g. --model_dir=runs/mine")
+        _utf8("model_dir", self.model_dir)
         _one_of("mode", self.mode, MODES)
         _one_of("strategy", self.strategy, STRATEGIES)
         _one_of("bank_sharding", self.bank_sharding, BANK_SHARDINGS)
@@ -275,6 +276,8 @@ class RunOptions:
         _at_least("board_updates", self.board_updates, 0)
         for name in self.exporters:
             _one_of("exporters", name, ("latest", "best", "final"))
+        if len({*self.exporters}) < len(self.exporters):
+            raise FlagError(f"--exporters={','.join(self.exporters)}: one is named twice")
 
 
 @dataclass(frozen=True)
@@ -342,6 +345,12 @@ def method_class(name):
 def _one_of(flag, value, choices):
     if value not in choices:
         raise FlagError(f"--{flag}={value}: choose one of {', '.join(map(str, choices))}")
+
+
+def _utf8(flag, path):
+    """TensorFlow, which writes there too, takes no other names."""
+    if any("\ud800" <= sign <= "\udfff" for sign in path):
+        raise FlagError(f"--{flag}={path}: is no name in UTF-8; choose another")
 
 
 def _at_least(flag, value, least):

@@ -155,7 +155,7 @@ class Experiment:
         """Returns the state of the last checkpoint when the run has nothing left to do, None otherwise."""
         checkpoint = checkpoints.latest(self.config.run.model_dir)
         state = checkpoints.read_state(checkpoint) if checkpoint else None
-        return state if state and (state["stopped"] or state["step"] >= self.max_steps) else None
+        return state if state and (state.get("stopped") or state["step"] >= self.max_steps) else None
 
     # -- what a score needs -----------------------------------------------------------------------------------------
 

@@ -98,7 +98,11 @@ def image_files(text):
     """Returns the files of `--image`, one or several; raises UserError naming one that is not there."""
     if not text:
         return []
-    images = [text] if os.path.isfile(text) else next(csv.reader(io.StringIO(text, newline=""), skipinitialspace=True))
+    try:
+        listed = next(csv.reader(io.StringIO(text, newline=""), skipinitialspace=True))
+    except csv.Error as error:
+        raise FlagError(f"--image: is no list of files ({error})") from None
+    images = [text] if os.path.isfile(text) else listed or [text]
     for image in images:
         if not os.path.isfile(image):
             raise UserError(f"--image={names_file.shown(image)}: there is no such file")
