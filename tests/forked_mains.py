@@ -1,7 +1,9 @@
 """Runs many command lines that end before TensorFlow is needed, in forks of one process: a tenth of a second each."""
 
+import importlib
 import json
 import os
+import resource
 import runpy
 import signal
 import subprocess
@@ -29,10 +31,10 @@ def outcomes(commands, cwd):
 
 
 def _run(main, arguments, cwd):
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    with open(os.devnull) as nothing, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         child = os.fork()
         if not child:
-            _become(main, arguments, cwd, out, err)
+            _become(main, arguments, cwd, (nothing, out, err))
         _, status = os.waitpid(child, 0)
         texts = []
         for file in (out, err):
@@ -41,12 +43,10 @@ def _run(main, arguments, cwd):
         return os.waitstatus_to_exitcode(status), *texts
 
 
-def _become(main, arguments, cwd, out, err):
-    import resource
-
+def _become(main, arguments, cwd, files):
     signal.alarm(LONGEST)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    for number, file in enumerate((open(os.devnull), out, err)):
+    for number, file in enumerate(files):
         os.dup2(file.fileno(), number)
     os.chdir(cwd)
     sys.argv = [main, *arguments]
@@ -68,12 +68,8 @@ def _become(main, arguments, cwd, out, err):
 
 
 if __name__ == "__main__":
-    import absl.app
-    import absl.flags
-    import numpy
-    import PIL.Image
-    import tabulate  # noqa: F401  all of them: once, and not in each child
-
+    for module in ("absl.app", "numpy", "PIL.Image", "tabulate"):
+        importlib.import_module(module)  # once, and not in each child
     lines = json.load(sys.stdin)
     words = [[os.fsdecode(bytes.fromhex(word)) for word in line] for line in lines]
     print(json.dumps([_run(main, arguments, sys.argv[1]) for main, *arguments in words]))
