@@ -50,7 +50,7 @@ def of_checkpoint(folder, checkpoint):
     checkpoints.fill(embedder.weights, checkpoint)
     with checkpoints.read_arrays(checkpoint) as arrays:
         bank = arrays["memory_bank/rows"], arrays["memory_bank/written"]
-    identity = model_dir.stored_identity(folder)
+    identity = model_dir.checked(Path(folder) / "config.json", model_dir.stored_identity(folder), data=str)
     facts = _facts(
         "run",
         checkpoints.read_state(checkpoint)["step"],
