@@ -68,8 +68,8 @@ def _become(main, arguments, cwd, files):
 
 
 if __name__ == "__main__":
-    for module in ("absl.app", "numpy", "PIL.Image", "tabulate"):
-        importlib.import_module(module)  # once, and not in each child
+    for module in ("absl.app", "tabulate", "data.digits", "la_tf.experiment", "detection.voc_ap"):
+        importlib.import_module(module)  # once, and not in each child; none of them defines flags
     lines = json.load(sys.stdin)
     words = [[os.fsdecode(bytes.fromhex(word)) for word in line] for line in lines]
     print(json.dumps([_run(main, arguments, sys.argv[1]) for main, *arguments in words]))
