@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from data import augment, encoded
 from data.errors import UserError
-from la_tf import model_card
+from la_tf import model_card, model_dir
 from la_tf.export_description import FORMAT, read_description
 from la_tf.nearest_rows import nearest_rows
 from la_tf.serving import NearestRows, picture_functions
@@ -185,8 +185,7 @@ def load_serving(folder):
 
 def damaged(folder, error):
     """Returns the UserError that stands for one of `DAMAGE`."""
-    reason = next(filter(str.strip, str(error).splitlines()), repr(error))
-    return UserError(f"--export={folder}: a file is missing or damaged ({reason:.200}); export again")
+    return UserError(f"--export={folder}: a file is missing or damaged ({model_dir.reason(error)}); export again")
 
 
 def load_weights(model, folder):

@@ -101,7 +101,9 @@ class EmbeddedPictures:
             self.rows = np.load(self.folder / ROWS, mmap_mode=mapped, allow_pickle=False)
             self.names = names_file.NamesFile(self.folder / NAMES)
         except (OSError, EOFError, ValueError) as error:
-            raise UserError(f"--embeddings={folder}: a file is missing or damaged ({error}); embed again") from None
+            raise UserError(
+                f"--embeddings={folder}: a file is missing or damaged ({model_dir.reason(error)}); embed again"
+            ) from None
         wanted = (self.description["rows"], self.description["dimension"])
         if self.rows.shape != wanted or self.rows.dtype != np.float32:
             found = f"{self.rows.dtype} {list(self.rows.shape)}"

@@ -42,7 +42,7 @@ class ImageIndex:
             self.names = names_file.NamesFile(self.folder / Path(description["names"]).name)
         except (OSError, RuntimeError, ValueError) as error:
             # RuntimeError is Faiss's.
-            reason = str(error).splitlines()[0][:200]
+            reason = model_dir.reason(error)
             raise UserError(f"--index={folder}: a file is missing or damaged ({reason}); {REBUILD}") from None
         if not self.index.ntotal == len(self.names) == description["size"]:
             raise UserError(

@@ -125,6 +125,13 @@ def read_json(path):
     return content
 
 
+def reason(error):
+    """Returns what an exception of a library says of a file, on one line that is not too long."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{Path(os.fsdecode(error.filename)).name}: {error.strerror}"
+    return f"{next(filter(str.strip, str(error).splitlines()), repr(error)):.200}"
+
+
 def checked(path, content, **kinds):
     """Returns what was read from `path`; raises UserError unless all entries called in `kinds` are of these types."""
     for name, kind in kinds.items():
