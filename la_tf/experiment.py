@@ -35,6 +35,7 @@ def stored_config(folder):
         raise UserError(f"{path}: was not written by la_tf.train")
     if "method" not in stored["identity"]:
         raise UserError(f"{path}: belongs to no run of la_tf.train, but of another program, as detection.train")
+    model_dir.checked(path, {"data": "", **stored["identity"]}, data=str)
     values = {**stored["circumstances"], **stored["identity"], "model_dir": str(folder)}
     try:
         return Config.from_flat(values)
