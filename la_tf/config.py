@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 
 from data.config import DataConfig
 from data.errors import FlagError
-from la_tf.model_dir import built
+from la_tf.model_dir import built, check_utf8
 from models.backbone import BACKBONES, check_architecture, stems
 from models.precision import PRECISIONS
 from models.preprocessing import SMALL_IMAGE, Preprocessing
@@ -37,6 +37,7 @@ OPTIMIZERS = ("sgd", "lars")
 MODES = ("train", "eval", "both")
 STRATEGIES = ("one", "mirrored", "multiworker")
 BANK_SHARDINGS = ("replicated", "sharded")
+MOST_NOISE_ROWS = 2**24  # times a batch: numbers of a tensor
 SCHEDULES = ("plateau", "steps", "cosine", "constant")
 STEMS = ("auto", "imagenet", "small")
 
@@ -174,6 +175,8 @@ class MethodConfig:
         for name, bound in least.items():
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), bound)
+        if self.noise_rows is not None and self.noise_rows > MOST_NOISE_ROWS:
+            raise FlagError(f"--noise_rows={self.noise_rows}: must be at most {MOST_NOISE_ROWS}")
         if self.tau is not None:
             _above("tau", self.tau, 0)
         _above("dbscan_eps", self.dbscan_eps, 0)
@@ -254,7 +257,7 @@ class RunOptions:
     def __post_init__(self):
         if not self.model_dir:
             raise FlagError("--model_dir: set it to the folder that the run is to live in, e.g. --model_dir=runs/mine")
-        _utf8("model_dir", self.model_dir)
+        check_utf8("model_dir", self.model_dir)
         _one_of("mode", self.mode, MODES)
         _one_of("strategy", self.strategy, STRATEGIES)
         _one_of("bank_sharding", self.bank_sharding, BANK_SHARDINGS)
@@ -345,12 +348,6 @@ def method_class(name):
 def _one_of(flag, value, choices):
     if value not in choices:
         raise FlagError(f"--{flag}={value}: choose one of {', '.join(map(str, choices))}")
-
-
-def _utf8(flag, path):
-    """TensorFlow, which writes there too, takes no other names."""
-    if any("\ud800" <= sign <= "\udfff" for sign in path):
-        raise FlagError(f"--{flag}={path}: is no name in UTF-8; choose another")
 
 
 def _at_least(flag, value, least):

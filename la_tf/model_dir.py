@@ -12,7 +12,7 @@ import typing
 from dataclasses import fields
 from pathlib import Path
 
-from data.errors import UserError
+from data.errors import FlagError, UserError
 
 
 def claim(model_dir, identity, circumstances, versions, begun=True, defaults=None):
@@ -103,6 +103,12 @@ def writable_folder(path, flag="out"):
             pass
     except OSError as error:
         raise UserError(f"--{flag}={path}: cannot be written ({error.strerror}); choose another") from None
+
+
+def check_utf8(flag, path):
+    """Raises FlagError naming `flag` for a name that TensorFlow or Faiss, which write there too, could not take."""
+    if any("\ud800" <= sign <= "\udfff" for sign in path):
+        raise FlagError(f"--{flag}={path}: is no name in UTF-8; choose another")
 
 
 def folder_entries(path):

@@ -83,6 +83,8 @@ def check(value):
             raise FlagError(f"--{name}: goes with --image, or with --source or --embeddings for an index to be built")
     if value["kind"]:
         check_kind(value, value["kind"], f"--kind={value['kind']}")
+    for name in ("export", "index"):
+        model_dir.check_utf8(name, value[name] or "")
     if value["nearest"] < 1:
         raise FlagError(f"--nearest={value['nearest']}: must be at least 1")
 
