@@ -50,7 +50,8 @@ class FileSource:
     def read(self, row: int) -> bytes:
         """The encoded picture; raises OSError."""
         path = self.path(row)
-        if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for, a device never ends
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a pipe would be waited for, a device never ends
             raise OSError(errno.EINVAL, "is no file", path)
         with open(path, "rb") as file:
             return file.read()
