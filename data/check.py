@@ -116,16 +116,17 @@ def _write_bad(bad):
     path = flags.FLAGS.bad_csv
     if not path:
         return
-    temporary = f"{path}.{os.getpid()}.tmp"
+    target = os.path.realpath(path)  # what a link leads to is replaced, not the link
+    temporary = f"{target}.{os.getpid()}.tmp"
     try:
-        if os.path.isdir(path):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        if os.path.exists(target) and not os.path.isfile(target):  # root may well replace a device
+            raise OSError(errno.EEXIST, "is no file", path)
         with open(temporary, "w", newline="", errors="surrogateescape") as file:
             csv.writer(file).writerows([("split", "filename", "reason"), *(bad or ())])
         if bad is None:
             os.remove(temporary)
         else:
-            os.replace(temporary, path)
+            os.replace(temporary, target)
     except OSError as error:
         raise UserError(f"--bad_csv={path}: cannot be written ({error.strerror})") from error
 

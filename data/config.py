@@ -6,6 +6,9 @@ from data.errors import FlagError
 from data.sources import DataSet, open_dataset
 from data.spec import missing_dataset, parse_spec
 
+LARGEST_SIDE = 2**14  # px: a batch of larger ones has more numbers than a tensor can
+MOST_WORKERS = 1024  # TensorFlow gives each its thread
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -34,8 +37,9 @@ class DataConfig:
         if self.dataset is not None:
             parse_spec(self.dataset)
         self._need("image_size", lambda v: v >= 8, "must be at least 8 pixels")
+        self._need("image_size", lambda v: v <= LARGEST_SIDE, f"must be at most {LARGEST_SIDE} pixels")
         self._need("batch_size", lambda v: v >= 1, "must be at least 1")
-        self._need("workers", lambda v: v >= 0, "must be 0 (automatic) or more")
+        self._need("workers", lambda v: 0 <= v <= MOST_WORKERS, f"must be 0 (automatic) to {MOST_WORKERS}")
         self._need("validation_fraction", lambda v: 0 <= v < 1, "must be at least 0 and less than 1")
         self._need("first_label", lambda v: v in (0, 1), "is the label of the first class in the records: 0 or 1")
         self._need("max_bad_fraction", lambda v: 0 <= v <= 1, "must be 0 to 1 (a part of the pictures)")

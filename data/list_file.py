@@ -51,6 +51,8 @@ def open_list(spec: str, path: str, image_root: str | None = None) -> DataSet:
 
     A picture that is missing is found out when it is read; only if the first 100 all are, it is an error here.
     """
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe, for one, never ends
+        raise UserError(f"--dataset={spec}: {path} is no file; give a text file that names a picture a line")
     root = image_root or os.path.dirname(path) or "."
     listing = _read(path)
     class_names, labels = _train_labels(listing)

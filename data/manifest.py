@@ -52,19 +52,40 @@ def freeze(dataset: DataSet, model_dir: str) -> dict:
         os.makedirs(model_dir, exist_ok=True)
         _write(path, new)
         return new
-    try:
-        with open(path) as file:
-            old = json.load(file)
-        same = old["hash"] == new["hash"]
-        difference = None if same else first_difference(old, new)
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: is damaged ({error!r}); restore it or choose another --model_dir") from error
-    if not same:
+    old = read(model_dir)
+    if old["hash"] != new["hash"]:
+        try:
+            difference = first_difference(old, new)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise _damaged(path, error) from error
         raise UserError(
             f"--dataset={dataset.spec}: not what {model_dir} was started with: {difference}; "
             "restore it or choose another --model_dir"
         )
     return new
+
+
+def read(model_dir: str) -> dict:
+    """The manifest in `model_dir`; raises UserError where it is missing or damaged."""
+    path = os.path.join(model_dir, FILE)
+    try:
+        with open(path) as file:
+            content = json.load(file)
+        summary(content)
+        if not all(isinstance(content[key], str) for key in ("spec", "kind", "hash")):
+            raise TypeError("spec, kind and hash are no text")
+        if not all(type(split["count"]) is int for split in content["splits"].values()):
+            raise TypeError("a count is no number")
+        list(content["class_names"])
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(path, error) from error
+    return content
+
+
+def _damaged(path, error):
+    return UserError(f"{path}: is damaged ({error!r}); restore it or choose another --model_dir")
 
 
 def first_difference(old: dict, new: dict) -> str:

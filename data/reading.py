@@ -140,7 +140,9 @@ def reader(split: Split):
         pictures = tf.constant(source.pictures)
         return (lambda rows: rows), lambda row: tf.io.encode_png(pictures[row])
     if isinstance(source, FileSource):
-        paths = tf.constant([os.fsencode(path) for path in source.paths()])  # names need not be UTF-8
+        # Names need not be UTF-8. What is no file, as a pipe, must not be opened: nothing lies below it either.
+        whole = (path if size >= 0 else f"{path}/none" for path, size in zip(source.paths(), source.sizes, strict=True))
+        paths = tf.constant([os.fsencode(path) for path in whole])
         return (lambda rows: tf.gather(paths, rows)), tf.io.read_file
     shards = tf.constant([os.fsencode(path) for path in source.shards])
     places = tf.constant(source.places())

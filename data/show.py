@@ -4,6 +4,7 @@ A row per picture: as evaluation sees it, then its views, exactly those that tra
 class counts, sizes, mean and deviation of each channel, and what was found wrong.
 """
 
+import contextlib
 import os
 import sys
 
@@ -116,6 +117,8 @@ def _check_flags(config, out, view):
 def _make_folder(out):
     folder = os.path.dirname(out) or "."
     try:
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(out)  # tells a name that is too long; makedirs would go to the end of it
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out={out}: {folder} cannot be made ({error.strerror})") from error

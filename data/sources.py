@@ -1,9 +1,11 @@
 """What a data set is: a train and a test split, each a list of pictures that can be read in any order."""
 
+import errno
 import functools
 import hashlib
 import io
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -47,12 +49,16 @@ class FileSource:
 
     def read(self, row: int) -> bytes:
         """The encoded picture; raises OSError."""
-        with open(self.path(row), "rb") as file:
+        path = self.path(row)
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a pipe would be waited for, a device never ends
+            raise OSError(errno.EINVAL, "is no file", path)
+        with open(path, "rb") as file:
             return file.read()
 
     @functools.cached_property
     def sizes(self) -> list[int]:
-        """Bytes; -1 for a file that is not there (a list may name such)."""
+        """Bytes; -1 for what is not there (a list may name such), or is no file."""
         return [_size(path) for path in self.paths()]
 
     def listing(self) -> dict:
@@ -161,9 +167,10 @@ class DataSet:
 
 def _size(path):
     try:
-        return os.stat(path).st_size
+        status = os.stat(path)
     except OSError:
         return -1
+    return status.st_size if stat.S_ISREG(status.st_mode) else -1
 
 
 def evenly_spaced(n: int, count: int) -> list[int]:

@@ -19,6 +19,7 @@ from functools import partial
 import numpy as np
 
 from data import draws, record_writer
+from data.config import MOST_WORKERS
 from data.errors import FlagError, UserError
 from data.findings import Findings
 from data.sources import ArraySource, DataSet, Split, open_dataset
@@ -27,6 +28,7 @@ SHARD_SIZE = 128_000_000  # bytes, where the number of shards is not given
 SHARD_FLAGS = {"train": "shards", "test": "test_shards"}
 ON_BAD = ("skip", "stop")
 DATASET_FILE, REQUEST_FILE, BAD_FILE = "dataset.json", "build.json", "bad_images.csv"
+RESULT = ("bad", "converted", "hash")  # of DATASET_FILE, beside its splits
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,10 @@ class Request:
         for name in ("shards", "test_shards", "workers"):
             if getattr(self, name) < 0:
                 raise FlagError(f"--{name}={getattr(self, name)}: must be 0 (automatic) or more")
+        if self.workers > MOST_WORKERS:
+            raise FlagError(f"--workers={self.workers}: must be 0 (automatic) to {MOST_WORKERS}")
+        if not 0 <= self.seed < 2**31:
+            raise FlagError(f"--seed={self.seed}: must be at least 0 and below 2^31")
         if self.on_bad not in ON_BAD:
             raise FlagError(f"--on_bad={self.on_bad}: must be {' or '.join(ON_BAD)}")
 
@@ -72,6 +78,8 @@ def open_source(request: Request) -> DataSet:
 def locked(out: str) -> Iterator[None]:
     """Makes OUT and keeps a second build out of it; raises UserError for a folder that is something else's."""
     with _writing(out):
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(out)  # tells a name that is too long; makedirs would go to the end of it
         os.makedirs(out, exist_ok=True)
         if not os.path.isdir(_inside(out)) and any(name[0] != "." for name in os.listdir(out)):
             raise UserError(f"--out={out}: holds files that no build made; choose an empty folder")
@@ -103,9 +111,9 @@ class Build:
         if not os.path.exists(path):
             return False
         lost = []
-        for shard in (shard for split in _read_json(path)["splits"].values() for shard in split["shards"]):
-            place = os.path.join(self.out, shard["name"])
-            if not os.path.exists(place) or os.path.getsize(place) != shard["bytes"]:
+        for name, size in _shards_of(path, _read_json(path)):
+            place = os.path.join(self.out, name)
+            if not os.path.exists(place) or os.path.getsize(place) != size:
                 lost.append(place)
         with _writing(self.out):
             for place in [path, *filter(os.path.exists, lost)] if lost else []:
@@ -142,7 +150,7 @@ class Build:
             "dataset": f"tfrecord:{self.out}",
             "images": {name: split["count"] for name, split in splits},
             "shards": {name: len(split["shards"]) for name, split in splits},
-            **{name: content[name] for name in ("bad", "converted", "hash")},
+            **{name: content[name] for name in RESULT},
         }
 
     def _claim(self):
@@ -267,9 +275,24 @@ def _write(path, fill):
 def _read_json(path):
     try:
         with open(path) as file:
-            return json.load(file)
-    except ValueError as error:
+            content = json.load(file)
+        if not isinstance(content, dict):
+            raise ValueError("it holds no object")
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: is damaged ({error}); choose another --out") from error
+    return content
+
+
+def _shards_of(path, content):
+    """(name, bytes) of each shard that the DATASET_FILE at `path` names; raises UserError where it is damaged."""
+    try:
+        shards = [(shard["name"], shard["bytes"]) for split in content["splits"].values() for shard in split["shards"]]
+        whole = all("count" in split for split in content["splits"].values()) and all(key in content for key in RESULT)
+        if not whole or not all(isinstance(name, str) and os.path.basename(name) == name for name, _ in shards):
+            raise ValueError("something is missing")
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(f"{path}: is damaged ({error!r}); remove it, and the build makes it again") from None
+    return shards
 
 
 def _inside(out, name=""):

@@ -134,8 +134,11 @@ def open_set(
 
 def read_classes(path: str) -> tuple[str, ...]:
     """The class names in a file, one a line, in the order of the labels 1..C; raises UserError naming the line."""
+    place = os.path.expanduser(path)
+    if os.path.exists(place) and not os.path.isfile(place):
+        raise UserError(f"--classes_file={path}: is no file; give one with the name of a class a line")
     try:
-        with open(os.path.expanduser(path), "rb") as file:
+        with open(place, "rb") as file:
             text = file.read(LIST_SIZE + 1).decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"--classes_file={path}: {error.strerror}") from error

@@ -20,6 +20,7 @@ from data.errors import FlagError, UserError
 from detection import commands, record
 from detection.config import SELECTED_BY, DetectionConfig
 from la_tf import checkpoints, model_dir, results
+from la_tf.export_description import read_description
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +82,7 @@ class Chain:
 
         Raises FlagError for what the backbone cannot do.
         """
-        description = model_dir.read_json(self.export / "backbone.json")
+        description = read_description(self.export)
         backbone = description["architecture"]["name"], description["endpoints"]
         try:
             asked, standard, default = (

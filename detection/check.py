@@ -28,6 +28,8 @@ def main():
     started = time.monotonic()
     options = data_options()
     names = flags.FLAGS.sets or [name for name in (options.train_set, options.val_set) if name]
+    if "" in names:
+        raise FlagError(f"--sets={','.join(names)}: a set has no name; leave out a comma")
     if len({*names}) < len(names):
         raise FlagError(f"--sets={','.join(names)}: a set is named twice")
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # pictures are decoded by the processor

@@ -78,6 +78,8 @@ def _columns(detections):
 
 
 def _lines(path):
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise UserError(f"{path}: is no file")  # a pipe would be waited for
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             yield from file

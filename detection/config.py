@@ -4,11 +4,14 @@ Field names are flag names, so an error names the flag to change. Defaults are t
 train (its configuration files and its shell script together) but where the comment says otherwise.
 """
 
+import math
 from dataclasses import asdict, dataclass, fields
 
+from data.config import MOST_WORKERS
 from data.errors import FlagError
 from data.voc import VOC_CLASSES, open_set, read_classes
 from detection.voc_ap import METRICS
+from la_tf.model_dir import built, check_utf8
 from la_tf.specs import ON_NAN
 
 BATCH_NORMS = ("frozen", "recalibrated", "local", "synchronised")
@@ -61,6 +64,8 @@ class DataOptions:
                 )
         at_least("batch_size", self.batch_size, 1)
         at_least("workers", self.workers, 0)
+        if self.workers > MOST_WORKERS:
+            raise FlagError(f"--workers={self.workers}: must be 0 (automatic) to {MOST_WORKERS}")
 
     @property
     def classes(self):
@@ -115,7 +120,7 @@ class DetectorOptions:
         one_of("roi_pooling", self.roi_pooling, ROI_POOLINGS)
         for flag in ("anchor_scales", "anchor_ratios"):
             values = getattr(self, flag)
-            if not values or not all(value > 0 for value in values):
+            if not values or not all(0 < value < math.inf for value in values):
                 raise FlagError(f"--{flag}={_listed(values)}: give positive numbers such as 8,16,32")
         for flag in ("rpn_channels", "rpn_batch", "train_proposals", "test_proposals", "rois", "detections"):
             at_least(flag, getattr(self, flag), 1)
@@ -216,6 +221,7 @@ class RunOptions:
     def __post_init__(self):
         if not self.model_dir:
             raise FlagError("--model_dir: say where the run is to live, e.g. runs/voc")
+        check_utf8("model_dir", self.model_dir)
         for flag in ("steps", "eval_steps", "keep", "log_steps"):
             at_least(flag, getattr(self, flag), 1)
         for flag in ("checkpoint_steps", "drawn_pictures", "precise_batches", "seed"):
@@ -264,15 +270,9 @@ class DetectionConfig:
 
     @classmethod
     def from_flat(cls, values):
-        """The inverse of `flat`; keys that are no field are passed over."""
+        """The inverse of `flat`; keys that are no field are passed over. ValueError names a value of another type."""
         kinds = {"data": DataOptions, "detector": DetectorOptions, "optimizer": OptimizerOptions, "run": RunOptions}
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-        return cls(
-            **{
-                part: kind(**{one.name: values[one.name] for one in fields(kind) if one.name in values})
-                for part, kind in kinds.items()
-            }
-        )
+        return cls(**{part: built(kind, values) for part, kind in kinds.items()})
 
     @staticmethod
     def defaults():

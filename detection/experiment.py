@@ -33,11 +33,16 @@ def stored_config(folder) -> tuple[DetectionConfig, dict]:
     path = Path(folder) / "config.json"
     if not path.exists():
         raise UserError(f"--model_dir={folder}: no run lives there (it has no config.json)")
-    stored = model_dir.read_json(path)
-    if not {"architecture", "classes"} <= stored.get("identity", {}).keys():
+    stored = model_dir.stored_config(path)
+    identity = stored["identity"]
+    if not {"architecture", "classes"} <= identity.keys():
         raise UserError(f"{path}: was not written by detection.train")
-    values = {**stored["circumstances"], **stored["identity"]}
-    return DetectionConfig.from_flat({**values, "model_dir": str(folder)}), stored["identity"]
+    model_dir.checked(path, identity, architecture=dict, classes=list, weights=str)
+    values = {**stored["circumstances"], **identity, "model_dir": str(folder)}
+    try:
+        return DetectionConfig.from_flat(values), identity
+    except (ValueError, FlagError) as error:
+        raise UserError(f"{path}: is damaged, or of another version ({error})") from None
 
 
 class Experiment:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -100,6 +101,8 @@ def predict(detector: Detector, files, out, least_score: float = LEAST_SCORE) ->
 
 def read(file):
     """Returns a picture uint8 `[h, w, 3]`, its file's bytes and ""; or None, None and why it cannot be read."""
+    if os.path.exists(file) and not os.path.isfile(file):  # a pipe would be waited for, a device never ends
+        return None, None, "is no file"
     try:
         data = Path(file).read_bytes()
     except OSError as error:

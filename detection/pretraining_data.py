@@ -27,9 +27,9 @@ def pretraining_set(folder: str, config: dict, spec: str | None, tfds_data_dir: 
             raise type(error)(str(error).replace("--dataset", "--pretrain_data", 1)) from None
     try:
         if options := options_of_run(folder, config):
-            return open_configured(DataConfig(**options))
+            return open_configured(model_dir.built(DataConfig, options))
         why = "no run around the export says what it has learned from"
-    except UserError as error:
+    except (UserError, ValueError) as error:
         why = str(error).replace("--dataset", "the run's --dataset", 1)
     print(f"note: {why}; --pretrain_data=folder:PATH, for one, lets its own pictures be compared", file=sys.stderr)
     return None
@@ -40,6 +40,6 @@ def options_of_run(folder: str, config: dict) -> dict | None:
     for above in list(Path(folder).absolute().parents)[:HIGHEST]:
         path = above / "config.json"
         stored = model_dir.read_json(path) if path.exists() else {}
-        if config and isinstance(stored, dict) and stored.get("identity") == config:
+        if config and stored.get("identity") == config and isinstance(stored.get("circumstances"), dict):
             return {name: stored["circumstances"][name] for name in OPTIONS if name in stored["circumstances"]}
     return None

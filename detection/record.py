@@ -13,6 +13,8 @@ from pathlib import Path
 from data.voc import VOC_CLASSES
 from detection.config import DetectionConfig
 from la_tf import model_dir, results
+from la_tf.export_description import read_description
+from models.backbone import LATER_ARGUMENTS
 
 # Of an architecture, what a line says, as lines of la_tf.evaluate do.
 ARCHITECTURE = ("width", "resnet_version", "batch_norm", "sobel", "layout")
@@ -30,8 +32,8 @@ def weights_of(export: Path) -> str:
 
 def subject(export: Path, initialization: str = "export") -> dict:
     """Returns what a line says of the backbone; of initialization="random" the architecture alone."""
-    description = model_dir.read_json(export / "backbone.json")
-    architecture = description["architecture"]
+    description = read_description(export)
+    architecture = {**LATER_ARGUMENTS, **description["architecture"]}
     network = {name: architecture[name] for name in ARCHITECTURE} | {"backbone": architecture["name"]}
     network["image_size"] = architecture["preprocessing"]["image_size"]
     if initialization == "random":

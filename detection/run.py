@@ -24,6 +24,7 @@ from detection import flags as detection_flags
 from detection.chain import Chain, Wanted
 from detection.config import SELECTED_BY
 from la_tf import checkpoints, model_dir, results
+from la_tf.export_description import read_description
 
 flags.DEFINE_string("pretrain_run", None, "The run whose embedding is fine-tuned.")
 flags.DEFINE_list("at_steps", None, "Several of its checkpoints, by their steps, or all. Default: the newest.")
@@ -106,7 +107,7 @@ def data_elsewhere() -> str | None:
     """Returns the data set of --pretrain_run where the exports lie outside of it, by --out; None otherwise."""
     run, out = flags.FLAGS["pretrain_run"].value, flags.FLAGS["out"].value
     path = Path(run) / "config.json" if run and out else None
-    return model_dir.read_json(path)["circumstances"].get("dataset") if path and path.exists() else None
+    return model_dir.stored_config(path)["circumstances"].get("dataset") if path and path.exists() else None
 
 
 # -- the backbones ----------------------------------------------------------------------------------------------------
@@ -147,12 +148,13 @@ def made(export: Path, making) -> Path:
 def is_of(export: Path, main: str, *arguments: str) -> bool:
     """Whether an export is what a command makes: of the same run and step, or of the same file."""
     given = dict(argument.removeprefix("--").partition("=")[::2] for argument in arguments)
-    description = model_dir.read_json(export / "backbone.json")
+    description = read_description(export)
     if main == "la_tf.export":
         same_run = description.get("config") == model_dir.stored_identity(given["model_dir"])
         return same_run and description["step"] == int(given["step"])
     with open(given["weights"], "rb") as file:
-        return description["imported"]["sha256"] == hashlib.file_digest(file, "sha256").hexdigest()
+        same_file = hashlib.file_digest(file, "sha256").hexdigest()
+    return (description.get("imported") or {}).get("sha256") == same_file
 
 
 def steps_of(run: str, exports: Path) -> list[int]:
@@ -167,7 +169,7 @@ def steps_of(run: str, exports: Path) -> list[int]:
         return known[-1:]
     if asked == ["all"]:
         return known
-    exported = [int(path.name.removeprefix("step-")) for path in exports.glob("step-*")]
+    exported = [int(path.name.removeprefix("step-")) for path in exports.glob("step-*") if path.name[5:].isdecimal()]
     there = sorted({*known, *exported})  # checkpoints go, exports stay
     strange = [step for step in asked if not step.isdecimal() or int(step) not in there]
     if strange:

@@ -21,7 +21,7 @@ from data.errors import UserError
 from detection.config import DataOptions
 from detection.faster_rcnn import Found
 from detection.input import scaled, to_multiples
-from la_tf import model_dir
+from la_tf import bundle, model_dir
 
 FORMAT = 1
 DESCRIPTION = "detector.json"
@@ -133,7 +133,9 @@ def read_description(folder) -> dict:
     path = Path(folder) / DESCRIPTION
     if not path.is_file():
         raise UserError(f"--export={folder}: no detector (it has no {DESCRIPTION}); make one by detection.export")
-    description = model_dir.read_json(path)
+    description = model_dir.checked(path, model_dir.read_json(path), format=int, classes=list, step=int)
+    if not all(isinstance(name, str) for name in description["classes"]):
+        raise UserError(f"{path}: is damaged (classes are no names)")
     if description.get("format") != FORMAT:
         raise UserError(f"{path}: is format {description.get('format')}, this version reads {FORMAT}")
     return description
@@ -143,9 +145,9 @@ def load(folder):
     """Returns the function of an export that `detection_of` describes; raises UserError for a damaged one."""
     try:
         loaded = tf.saved_model.load(str(folder))
-    except (OSError, tf.errors.OpError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"--export={folder}: a file is missing or damaged ({reason}); export again") from None
+        _ = loaded.signatures["detect"]
+    except bundle.DAMAGE as error:
+        raise bundle.damaged(folder, error) from error
     return lambda image_bytes: loaded.signatures["detect"](image_bytes=image_bytes)
 
 

@@ -79,6 +79,8 @@ def _check(given):
     figure, folders = given["figure"], given["model_dir"]
     if not folders:
         raise FlagError("--model_dir: set it to the run to look at, e.g. --model_dir=runs/quickstart")
+    if "" in folders:
+        raise FlagError(f"--model_dir={','.join(folders)}: one of the folders has no name; leave out a comma")
     if figure not in (*FIGURES, "all"):
         raise FlagError(f"--figure={figure}: choose one of {', '.join(FIGURES)}, all")
     if len(folders) > 1 and figure not in ("density", "all"):

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import zipfile
+import zlib
 from pathlib import Path
 
 import h5py
@@ -20,16 +21,21 @@ import tensorflow as tf
 
 from data import augment, encoded
 from data.errors import UserError
-from la_tf import model_card
+from la_tf import model_card, model_dir
+from la_tf.export_description import FORMAT, read_description
 from la_tf.nearest_rows import nearest_rows
 from la_tf.serving import NearestRows, picture_functions
 from models.backbone import backbone_from_architecture
 from models.precision import computing_in_float32
 
-FORMAT = 1
 WEIGHTS = "backbone.weights.h5"
 TOLERANCE = 1e-4  # of the self-check, relative to the largest activation: kernels differ between machines
 CHECKED = 10  # neighbours
+# What h5py, NumPy and TensorFlow raise on files that are cut short, altered or somebody else's.
+DAMAGE = (
+    OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, IndexError, zipfile.BadZipFile,
+    zlib.error, tf.errors.OpError,
+)  # fmt: skip
 # Signature -> what the self-check asks it, and where its answer is stored. Older exports have the first alone.
 QUESTIONS = {
     "embed": ("embedding", lambda stored: {"images": stored["picture"]}),
@@ -139,20 +145,6 @@ def self_check(embedder, view):
     }
 
 
-def read_description(folder):
-    """Returns backbone.json of an export; raises UserError when the folder is no export."""
-    path = Path(folder) / "backbone.json"
-    try:
-        description = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"--export={folder}: no export (it has no backbone.json); make one by la_tf.export") from None
-    except ValueError as error:
-        raise UserError(f"{path}: is damaged ({error}); export again") from None
-    if description.get("format") != FORMAT:
-        raise UserError(f"{path}: is format {description.get('format')}, this version reads {FORMAT}")
-    return description
-
-
 def view_of(description):
     """Returns the `data.encoded.View` in which an export sees encoded pictures, by its `read_description`."""
     stored = description.get("view")  # exports that are older than this entry saw any picture as a photograph
@@ -168,7 +160,7 @@ def load_backbone(folder, **expected):
     expected are entries of the architecture that the caller counts on (name="resnet50", ...). Raises UserError
     naming both sides when the export is another one, its weights do not fit, or the self-check fails.
     """
-    architecture = read_description(folder).get("architecture", {})
+    architecture = read_description(folder)["architecture"]
     for key, wanted in expected.items():
         if architecture.get(key) != wanted:
             raise UserError(f"--export={folder}: {key} is {architecture.get(key)!r} there, {wanted!r} wanted here")
@@ -176,9 +168,24 @@ def load_backbone(folder, **expected):
         backbone = backbone_from_architecture(architecture)
         load_weights(backbone.model, folder)
         check(backbone, folder)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"--export={folder}: a file is missing or damaged ({error!r}); export again") from None
+    except DAMAGE as error:
+        raise damaged(folder, error) from error
     return backbone
+
+
+def load_serving(folder):
+    """Returns the SavedModel of an export, loaded; raises UserError where it is damaged, or answers something else."""
+    try:
+        loaded = tf.saved_model.load(str(folder))
+        check_serving(folder, loaded, ["embed"])
+    except DAMAGE as error:
+        raise damaged(folder, error) from error
+    return loaded
+
+
+def damaged(folder, error):
+    """Returns the UserError that stands for one of `DAMAGE`."""
+    return UserError(f"--export={folder}: a file is missing or damaged ({model_dir.reason(error)}); export again")
 
 
 def load_weights(model, folder):

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 
 from data.config import DataConfig
 from data.errors import FlagError
+from la_tf.model_dir import built, check_utf8
 from la_tf.specs import ON_NAN
 from models.backbone import BACKBONES, check_architecture, stems
 from models.precision import PRECISIONS
@@ -37,6 +38,7 @@ OPTIMIZERS = ("sgd", "lars")
 MODES = ("train", "eval", "both")
 STRATEGIES = ("one", "mirrored", "multiworker")
 BANK_SHARDINGS = ("replicated", "sharded")
+MOST_NOISE_ROWS = 2**24  # times a batch: numbers of a tensor
 SCHEDULES = ("plateau", "steps", "cosine", "constant")
 STEMS = ("auto", "imagenet", "small")
 
@@ -174,6 +176,8 @@ class MethodConfig:
         for name, bound in least.items():
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), bound)
+        if self.noise_rows is not None and self.noise_rows > MOST_NOISE_ROWS:
+            raise FlagError(f"--noise_rows={self.noise_rows}: must be at most {MOST_NOISE_ROWS}")
         if self.tau is not None:
             _above("tau", self.tau, 0)
         _above("dbscan_eps", self.dbscan_eps, 0)
@@ -255,6 +259,7 @@ class RunOptions:
     def __post_init__(self):
         if not self.model_dir:
             raise FlagError("--model_dir: set it to the folder that the run is to live in, e.g. --model_dir=runs/mine")
+        check_utf8("model_dir", self.model_dir)
         _one_of("mode", self.mode, MODES)
         _one_of("on_nan", self.on_nan, ON_NAN)
         _one_of("strategy", self.strategy, STRATEGIES)
@@ -277,6 +282,8 @@ class RunOptions:
         _at_least("board_updates", self.board_updates, 0)
         for name in self.exporters:
             _one_of("exporters", name, ("latest", "best", "final"))
+        if len({*self.exporters}) < len(self.exporters):
+            raise FlagError(f"--exporters={','.join(self.exporters)}: one is named twice")
 
 
 @dataclass(frozen=True)
@@ -311,16 +318,10 @@ class Config:
 
     @classmethod
     def from_flat(cls, values):
-        """The inverse of `flat`; keys that are no field are passed over."""
+        """The inverse of `flat`; keys that are no field are passed over. ValueError names a value of another type."""
         kinds = {"data": DataConfig, "model": ModelConfig, "method": MethodConfig}
         kinds |= {"optimizer": OptimizerConfig, "run": RunOptions}
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-        return cls(
-            **{
-                part: kind(**{field.name: values[field.name] for field in fields(kind) if field.name in values})
-                for part, kind in kinds.items()
-            }
-        )
+        return cls(**{part: built(kind, values) for part, kind in kinds.items()})
 
     def identity(self):
         """Returns what makes the run the run it is."""

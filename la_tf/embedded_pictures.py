@@ -92,13 +92,22 @@ class EmbeddedPictures:
         self.description = model_dir.read_json(path)
         if self.description.get("format") != FORMAT:
             found = self.description.get("format")
-            raise UserError(f"{path}: is format {found}, this version reads {FORMAT}; embed again")
+            raise UserError(f"{path}: is format {found!r:.40}, this version reads {FORMAT}; embed again")
+        kinds = {"rows": int, "dimension": int, "bad": int, "identity": dict, "root": str | None}
+        model_dir.checked(path, self.description, **kinds, source=str, split=str, options=dict)
+        model_dir.checked(path, self.description["identity"], export_weights=str)
         try:
             mapped = "r" if self.description["rows"] else None  # an empty file cannot be
             self.rows = np.load(self.folder / ROWS, mmap_mode=mapped, allow_pickle=False)
             self.names = names_file.NamesFile(self.folder / NAMES)
         except (OSError, EOFError, ValueError) as error:
-            raise UserError(f"--embeddings={folder}: a file is missing or damaged ({error}); embed again") from None
+            raise UserError(
+                f"--embeddings={folder}: a file is missing or damaged ({model_dir.reason(error)}); embed again"
+            ) from None
+        wanted = (self.description["rows"], self.description["dimension"])
+        if self.rows.shape != wanted or self.rows.dtype != np.float32:
+            found = f"{self.rows.dtype} {list(self.rows.shape)}"
+            raise UserError(f"--embeddings={folder}: {ROWS} is {found}, not float32 {list(wanted)}; embed again")
         if len(self.rows) != len(self.names):
             raise UserError(f"--embeddings={folder}: {len(self.rows)} rows, but {len(self.names)} names; embed again")
 
@@ -142,7 +151,7 @@ class EmbeddingFolder:
             self._compare(self.part / BEGUN)
 
     def _compare(self, path):
-        stored = model_dir.read_json(path).get("identity", {})
+        stored = model_dir.checked(path, model_dir.read_json(path), identity=dict)["identity"]
         differing = [key for key in self.identity if stored.get(key) != self.identity[key]]
         if differing:
             listed = ", ".join(f"{key} {stored.get(key)!r} there, {self.identity[key]!r} here" for key in differing)
@@ -177,18 +186,27 @@ class EmbeddingFolder:
             self._array.write(self._header(0))
         there = self._array.seek(0, os.SEEK_END) - len(self._header(0))
         journal = self.part / JOURNAL
-        entries = journal.read_text().splitlines(keepends=True) if journal.exists() else []
         kept = []
-        for line in entries:
-            if not line.endswith("\n") or json.loads(line)["rows"] * 4 * self.dimension > there:
-                break  # torn, or ahead of the rows, which a failing machine has lost
+        for line in journal.read_text(errors="replace").splitlines(keepends=True) if journal.exists() else ():
+            entry = self._entry(line)
+            if entry is None or entry["rows"] * 4 * self.dimension > there:
+                break  # torn, damaged, or ahead of the rows, which a failing machine has lost
             kept.append(line)
-            entry = json.loads(line)
             self.done, self.rows = entry["done"], entry["rows"]
             self.bad += entry["bad"]
         model_dir.write_text(journal, "".join(kept))
         self._array.truncate(len(self._header(0)) + self.rows * 4 * self.dimension)
         self._journal = opened.enter_context(open(journal, "a"))  # noqa: SIM115
+
+    @staticmethod
+    def _entry(line):
+        """What a line of the journal says, None where it is not whole."""
+        try:
+            entry = json.loads(line) if line.endswith("\n") else None
+            good = entry and all(isinstance(entry[name], int) for name in ("done", "rows"))
+            return entry if good and all(isinstance(row, int) for row in entry["bad"]) else None
+        except (ValueError, KeyError, TypeError):
+            return None
 
     def __exit__(self, *error):
         self._opened.close()

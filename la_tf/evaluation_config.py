@@ -40,6 +40,8 @@ class SubjectConfig:
             )
         if self.foreign and not self.endpoints:
             raise FlagError(f"--endpoints: name what is to be read out of --{given[0]}, e.g. --endpoints=avg_pool")
+        if "" in self.endpoints or len({*self.endpoints}) < len(self.endpoints):
+            raise FlagError(f"--endpoints={','.join(self.endpoints)}: one is named twice, or has no name")
         if self.signature != SubjectConfig.signature and not self.saved_model:
             raise FlagError(f"--signature={self.signature}: only a --saved_model has signatures")
         if self.input_pixels is not None:
@@ -114,6 +116,7 @@ class FinetuneConfig:
         shown = ",".join(f"{percent:g}" for percent in self.percent)
         right = bool(self.percent) and all(0 < percent <= 100 for percent in self.percent)
         _need("percent", shown, right, "give percents of the labels, e.g. 1,10,100")
+        _need("percent", shown, len({*self.percent}) == len(self.percent), "one is named twice")
         _need("scratch_learning_rate", self.scratch_learning_rate, self.scratch_learning_rate > 0, "must be above 0")
         _need("least_steps", self.least_steps, self.least_steps >= 0, "must be at least 0")
         _check_training(self)

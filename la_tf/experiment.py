@@ -31,11 +31,16 @@ def stored_config(folder):
     if not path.exists():
         raise UserError(f"--model_dir={folder}: no run lives there (it has no config.json)")
     stored = model_dir.read_json(path)
+    if not isinstance(stored.get("identity"), dict) or not isinstance(stored.get("circumstances"), dict):
+        raise UserError(f"{path}: was not written by la_tf.train")
+    if "method" not in stored["identity"]:
+        raise UserError(f"{path}: belongs to no run of la_tf.train, but of another program, as detection.train")
+    model_dir.checked(path, {"data": "", **stored["identity"]}, data=str)
+    values = {**stored["circumstances"], **stored["identity"], "model_dir": str(folder)}
     try:
-        values = {**stored["circumstances"], **stored["identity"]}
-    except (KeyError, TypeError):
-        raise UserError(f"{path}: was not written by la_tf.train") from None
-    return Config.from_flat({**values, "model_dir": str(folder)})
+        return Config.from_flat(values)
+    except (ValueError, FlagError) as error:
+        raise UserError(f"{path}: is damaged, or of another version ({error})") from None
 
 
 def check_division(config, replicas):
@@ -119,7 +124,7 @@ class Experiment:
     def has_the_pictures_of(self, folder):
         """Tells whether the run in `folder` trains on the very same pictures, so that its bank means something here."""
         path = Path(folder) / "config.json"
-        return path.exists() and model_dir.read_json(path)["identity"]["data"] == self.train.fingerprint
+        return path.exists() and model_dir.stored_identity(folder).get("data") == self.train.fingerprint
 
     def headline(self):
         """Returns one line that says what is about to run."""
@@ -151,7 +156,7 @@ class Experiment:
         """Returns the state of the last checkpoint when the run has nothing left to do, None otherwise."""
         checkpoint = checkpoints.latest(self.config.run.model_dir)
         state = checkpoints.read_state(checkpoint) if checkpoint else None
-        return state if state and (state["stopped"] or state["step"] >= self.max_steps) else None
+        return state if state and (state.get("stopped") or state["step"] >= self.max_steps) else None
 
     # -- what a score needs -----------------------------------------------------------------------------------------
 

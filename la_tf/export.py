@@ -47,7 +47,7 @@ def main():
             bank = Bank(arrays["memory_bank/rows"], arrays["memory_bank/written"])
     else:
         bank = "left out by --nobank"
-    pictures = model_dir.read_json(Path(folder) / manifest.FILE)
+    pictures = manifest.read(folder)
     bundle.write(
         out,
         embedder,
@@ -56,7 +56,7 @@ def main():
         bank=bank,
         data=manifest.summary(pictures),
         licence=flags.FLAGS["licence"].value,
-        metrics=state["logs"],
+        metrics=state.get("logs", {}),
         config=model_dir.stored_identity(folder),
     )
     bundle.load_backbone(out)  # what was written can be read, and gives what it gave

@@ -1,10 +1,8 @@
 """Pictures to unit embeddings by an export: whole sources, resumably, and a few files at once."""
 
 import os
-import zipfile
 
 import numpy as np
-import tensorflow as tf
 from tqdm import tqdm
 
 from data import encoded, reading
@@ -28,12 +26,7 @@ class ExportEmbedder:
         self.weights = embedded_pictures.weights_of(export)
         self.view = bundle.view_of(description)
         self.dimension = description["embedding_dim"]
-        try:
-            loaded = tf.saved_model.load(str(export))
-            bundle.check_serving(export, loaded, ["embed"])
-            self._signature = loaded.signatures["embed"]
-        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, tf.errors.OpError) as error:
-            raise UserError(f"--export={export}: a file is missing or damaged ({error!r}); export again") from None
+        self._signature = bundle.load_serving(export).signatures["embed"]
 
     def __call__(self, images):
         return self._signature(images=images)["embedding"]

@@ -76,7 +76,9 @@ class BestExporter(Exporter):
         record = read_json(self.record)
         if self.monitor == "loss" and record.get("phase") != metrics.get("phase"):
             return True  # the losses of the warm start and of Local Aggregation measure different things
-        best = record[self.monitor]
+        best = record.get(self.monitor)
+        if not isinstance(best, int | float):
+            return True  # another monitor's record, or a damaged one
         return value > best if self.higher_is_better else value < best
 
     def export(self, estimator, metrics, finished):

@@ -61,7 +61,7 @@ def open_keras(path, pixels, endpoints=(), image_size=None):
     endpoints are names of layers; none: the model's own outputs. image_size is what pictures are brought to where the
     model leaves it open, 224 by default. Raises UserError, one line that begins with the path.
     """
-    if not Path(path).exists():
+    if not Path(path).is_file():
         raise UserError(f"{path}: no such file")
     try:
         model = keras.models.load_model(path, compile=False, safe_mode=True)

@@ -20,6 +20,10 @@ FORMAT = 1
 FILE = "index.json"
 NUMBERED = re.compile(r"(rows-(\d+)\.faiss|names-(\d+)\.jsonl)")  # what it names
 REBUILD = "build it anew by --source and --rebuild"
+CONTENTS = {  # of index.json
+    "kind": str, "quantised": bool, "export_weights": str, "effort": int | None, "recall_at_10": float | int | None,
+    "lists": int | None, "links": int | None, "built_of": int, "sources": list, "size": int, "rows": str, "names": str,
+}  # fmt: skip
 RECALL = 0.97  # that the tuning wants of its own queries, for 0.95 of others
 
 
@@ -32,13 +36,13 @@ class ImageIndex:
     def __init__(self, folder, description):
         self.folder = Path(folder)
         self.description = description
-        path = self.folder / description["rows"]
+        path = self.folder / Path(description["rows"]).name
         try:
             self.index = vector_index.mapped(path)
-            self.names = names_file.NamesFile(self.folder / description["names"])
+            self.names = names_file.NamesFile(self.folder / Path(description["names"]).name)
         except (OSError, RuntimeError, ValueError) as error:
             # RuntimeError is Faiss's.
-            reason = str(error).splitlines()[0][:200]
+            reason = model_dir.reason(error)
             raise UserError(f"--index={folder}: a file is missing or damaged ({reason}); {REBUILD}") from None
         if not self.index.ntotal == len(self.names) == description["size"]:
             raise UserError(
@@ -169,8 +173,12 @@ def describe(folder):
     except UserError as error:
         raise UserError(f"{error}; {REBUILD}") from None
     if description.get("format") != FORMAT:
-        raise UserError(f"{path}: is format {description.get('format')}, this version reads {FORMAT}; {REBUILD}")
-    return description
+        found = description.get("format")
+        raise UserError(f"{path}: is format {found!r:.40}, this version reads {FORMAT}; {REBUILD}")
+    try:
+        return model_dir.checked(path, description, **CONTENTS)
+    except UserError as error:
+        raise UserError(f"{error}; {REBUILD}") from None
 
 
 def _numbered(folder):

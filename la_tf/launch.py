@@ -17,6 +17,8 @@ from data import cli
 from data.errors import FlagError
 from la_tf import local_workers
 
+MOST = 256  # processes of one machine
+
 flags.DEFINE_integer("workers", 2, "How many processes.")
 flags.DEFINE_string("main", "la_tf.train", "What each of them runs: a module that knows --strategy=multiworker.")
 
@@ -26,8 +28,8 @@ def main(theirs):
     if theirs is None:
         raise FlagError("--: write the workers' flags behind it, e.g. --workers=2 -- --flagfile=quickstart.flags")
     count, module = flags.FLAGS.workers, flags.FLAGS.main
-    if count < 1:
-        raise FlagError(f"--workers={count}: must be at least 1")
+    if not 1 <= count <= MOST:
+        raise FlagError(f"--workers={count}: must be 1 to {MOST}")
     if not _is_there(module):
         raise FlagError(f"--main={module}: there is no such module; it is started as python -m {module}")
     # First, so that the flags or their file have the last word.

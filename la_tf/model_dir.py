@@ -1,15 +1,19 @@
 """What lies in a model_dir besides its checkpoints: config.json and metrics.jsonl. No TensorFlow in here."""
 
 import contextlib
+import errno
 import fcntl
 import importlib.metadata
 import json
 import os
 import tempfile
 import time
+import types
+import typing
+from dataclasses import fields
 from pathlib import Path
 
-from data.errors import UserError
+from data.errors import FlagError, UserError
 
 LOCK_TRIES = 3
 
@@ -38,12 +42,11 @@ def check_identity(path, identity, defaults=None):
 
     A run made before a flag existed has the flag's default; one that `defaults` lacks follows from N, so it fits.
     """
-    content = read_json(path)
-    if not isinstance(content, dict) or "identity" not in content:
+    stored = read_json(path).get("identity")
+    if not isinstance(stored, dict):
         raise UserError(f"{path}: was not written by la_tf.train; choose an empty --model_dir")
     if identity is None:
         return
-    stored = content["identity"]
     if defaults is not None:
         stored = {key: defaults.get(key, value) for key, value in identity.items()} | stored
     differing = [key for key in sorted({*stored, *identity}) if stored.get(key) != identity.get(key)]
@@ -55,8 +58,13 @@ def check_identity(path, identity, defaults=None):
 
 
 def stored_identity(folder):
-    """Returns the identity of the run in `folder`, its pictures' hash (`data`) included."""
-    return read_json(Path(folder) / "config.json")["identity"]
+    """Returns the identity of the run in `folder`, its pictures' hash (`data`) included; raises UserError."""
+    return stored_config(Path(folder) / "config.json")["identity"]
+
+
+def stored_config(path):
+    """Returns what `claim` wrote to `path`; raises UserError where it is not of that form."""
+    return checked(path, read_json(path), identity=dict, circumstances=dict)
 
 
 def versions():
@@ -120,17 +128,69 @@ def writable_folder(path, flag="out"):
         raise UserError(f"--{flag}={path}: cannot be written ({error.strerror}); choose another") from None
 
 
+def check_utf8(flag, path):
+    """Raises FlagError naming `flag` for a name that TensorFlow or Faiss, which write there too, could not take."""
+    if any("\ud800" <= sign <= "\udfff" for sign in path):
+        raise FlagError(f"--{flag}={path}: is no name in UTF-8; choose another")
+
+
 def folder_entries(path):
     """Returns the entries of a folder, none when it does not exist; names with a dot are somebody's half-written."""
     return [entry for entry in Path(path).iterdir() if entry.name[0] != "."] if Path(path).is_dir() else []
 
 
 def read_json(path):
-    """Reads a JSON file; raises UserError naming it when it is damaged."""
+    """Reads a JSON file, an object; raises UserError naming it when it is damaged."""
     try:
-        return json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
+        if Path(path).exists() and not Path(path).is_file():
+            raise ValueError("it is no file")  # a pipe would never end
+        content = json.loads(Path(path).read_text())
+        if not isinstance(content, dict):
+            raise ValueError("it holds no object")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error})") from None
+    return content
+
+
+def reason(error):
+    """Returns what an exception of a library says of a file, on one line that is not too long."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{Path(os.fsdecode(error.filename)).name}: {error.strerror}"
+    return f"{next(filter(str.strip, str(error).splitlines()), repr(error)):.200}"
+
+
+def checked(path, content, **kinds):
+    """Returns what was read from `path`; raises UserError unless all entries called in `kinds` are of these types."""
+    for name, kind in kinds.items():
+        value = content.get(name)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise UserError(f"{path}: is damaged ({name} is {f'{value!r:.40}' if name in content else 'missing'})")
+    return content
+
+
+def built(kind, values):
+    """Returns the dataclass `kind` of those `values`, read from a file, that are its fields, lists as tuples.
+
+    Raises ValueError naming one that is of another type than the field, and what `kind` raises.
+    """
+    wanted, given = typing.get_type_hints(kind), {}
+    for name in (field.name for field in fields(kind) if field.name in values):
+        value = tuple(values[name]) if isinstance(values[name], list) else values[name]
+        if not _fits(value, wanted[name]):
+            raise ValueError(f"{name} is {values[name]!r:.40}")
+        given[name] = value
+    return kind(**given)
+
+
+def _fits(value, kind):
+    """Whether a value is of an annotated type: of float, tuple[int, ...], int | None."""
+    if isinstance(kind, types.UnionType):
+        return any(_fits(value, each) for each in typing.get_args(kind))
+    if typing.get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_fits(each, typing.get_args(kind)[0]) for each in value)
+    return type(value) in ((int, float) if kind is float else (kind,))
 
 
 def write_json(path, value):
@@ -139,8 +199,10 @@ def write_json(path, value):
 
 
 def write_text(path, text):
-    """Writes `text` so that the file is either the old one or the new one, never half of it."""
-    path = Path(path)
+    """Writes `text` so that the file is either the old one or the new one, never half of it; raises OSError."""
+    path = Path(os.path.realpath(path))  # what a link leads to is replaced, not the link
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EEXIST, "is no file", str(path))  # root may well replace a device
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:  # names of files may be any bytes
@@ -162,12 +224,22 @@ class MetricsFile:
         with open(self.path, "a") as file:
             file.write(json.dumps(record) + "\n")
 
-    def read(self):
-        """Returns all whole lines as dicts."""
+    def read(self, *needed):
+        """Returns all whole lines as dicts; raises UserError for one without `step`, or one of the counts `needed`."""
         if not self.path.exists():
             return []
-        lines = self.path.read_text().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        *lines, _ = self.path.read_bytes().split(b"\n")
+        return [self._parsed(number, line, ("step", *needed)) for number, line in enumerate(lines, 1) if line.strip()]
+
+    def _parsed(self, number, line, needed):
+        try:
+            record = json.loads(line)
+            for name in needed:
+                if not (isinstance(record, dict) and isinstance(record.get(name), int)):
+                    raise ValueError(f"it has no {name}")
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{self.path}, line {number}: is damaged ({error}); delete the line") from None
+        return record
 
     def cut(self, step):
         """Drops the lines after `step`."""

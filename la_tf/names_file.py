@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from data.errors import UserError
+
 BLOCK = 2**20  # bytes that are read at once to find the lines
 LINES = 4096  # names that are read at once on the way through all
 
@@ -23,9 +25,13 @@ def write(path, names):
 
 
 class NamesFile(Sequence):
-    """The names of a file, read when they are asked for; 8 bytes of memory each. Raises OSError, ValueError."""
+    """The names of a file, read when they are asked for; 8 bytes of memory each. Raises OSError, ValueError.
+
+    A line that is no name raises UserError when it is asked for.
+    """
 
     def __init__(self, path):
+        self._path = path
         self._file = open(path, "rb")  # noqa: SIM115  open as long as this is
         bounds, position = [np.zeros(1, np.int64)], 0
         while block := self._file.read(BLOCK):
@@ -50,7 +56,17 @@ class NamesFile(Sequence):
 
     def _read(self, start, stop):
         first, end = (int(bound) for bound in self._bounds[[start, stop]])
-        return [json.loads(line) for line in os.pread(self._file.fileno(), end - first, first).splitlines()]
+        lines = os.pread(self._file.fileno(), end - first, first).split(b"\n")[:-1]
+        return [self._parsed(start + place, line) for place, line in enumerate(lines)]
+
+    def _parsed(self, place, line):
+        try:
+            name = json.loads(line)
+            if isinstance(name, str):
+                return name
+        except (ValueError, RecursionError):
+            pass
+        raise UserError(f"{self._path}, line {place + 1}: is damaged, it is no name; make the folder anew")
 
 
 class Locations(Sequence):

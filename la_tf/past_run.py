@@ -1,11 +1,13 @@
 """A run as its folder tells it, for whoever looks back: config, metrics, results, how far it came. No TensorFlow."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from data import manifest
 from data.errors import UserError
 from la_tf import checkpoints, results
+from la_tf.experiment import stored_config
 from la_tf.model_dir import read_json
 from la_tf.names_file import shown
 from la_tf.summary import epochs_of
@@ -70,7 +72,7 @@ class PastRun:
 def read_run(folder, name=None):
     """Returns the PastRun of a folder; raises UserError where it holds neither a run nor results."""
     folder = Path(folder)
-    name = shown(name or folder.resolve().name)
+    name = shown(name or _last_name(folder))
     records = tuple(results.read([folder])) if (folder / results.FILE).exists() else ()
     stored = stored_run(folder)
     if not stored:
@@ -80,7 +82,8 @@ def read_run(folder, name=None):
                 f"({results.FILE})"
             )
         return PastRun(name, folder, records=records)
-    frozen, newest = folder / manifest.FILE, checkpoints.latest(folder)
+    stored_config(folder)  # raises what is wrong with it
+    newest = checkpoints.latest(folder)
     state = checkpoints.read_state(newest) if newest else {}
     return PastRun(
         name,
@@ -88,7 +91,7 @@ def read_run(folder, name=None):
         identity=stored["identity"],
         circumstances=stored["circumstances"],
         versions=stored.get("versions", {}),
-        dataset=read_json(frozen) if frozen.exists() else {},
+        dataset=manifest.read(folder) if (folder / manifest.FILE).exists() else {},
         epochs=tuple(epochs_of(folder)),
         records=records,
         step=state.get("step", 0),
@@ -105,15 +108,20 @@ def stored_run(folder):
     if not path.exists():
         return {}
     stored = read_json(path)
-    if not isinstance(stored, dict) or not {"identity", "circumstances"} <= stored.keys():
+    if not all(isinstance(stored.get(part), dict) for part in ("identity", "circumstances")):
         raise UserError(f"{path}: was not written by la_tf.train")
     return stored if "method" in stored["identity"] else {}
 
 
 def read_runs(folders):
     """Returns the PastRuns of `folders`; those whose last names are the same go by their whole paths."""
-    last = [Path(folder).resolve().name for folder in folders]
+    last = [_last_name(folder) for folder in folders]
     return [
         read_run(folder, name if last.count(name) == 1 else str(folder))
         for folder, name in zip(folders, last, strict=True)
     ]
+
+
+def _last_name(folder):
+    """The name of a folder, wherever a link leads; Path.resolve raises where it leads in a circle."""
+    return os.path.basename(os.path.realpath(folder))

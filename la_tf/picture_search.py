@@ -83,6 +83,8 @@ def check(value):
             raise FlagError(f"--{name}: goes with --image, or with --source or --embeddings for an index to be built")
     if value["kind"]:
         check_kind(value, value["kind"], f"--kind={value['kind']}")
+    for name in ("export", "index"):
+        model_dir.check_utf8(name, value[name] or "")
     if value["nearest"] < 1:
         raise FlagError(f"--nearest={value['nearest']}: must be at least 1")
 
@@ -98,7 +100,11 @@ def image_files(text):
     """Returns the files of `--image`, one or several; raises UserError naming one that is not there."""
     if not text:
         return []
-    images = [text] if os.path.isfile(text) else next(csv.reader(io.StringIO(text, newline=""), skipinitialspace=True))
+    try:
+        listed = next(csv.reader(io.StringIO(text, newline=""), skipinitialspace=True))
+    except csv.Error as error:
+        raise FlagError(f"--image: is no list of files ({error})") from None
+    images = [text] if os.path.isfile(text) else listed or [text]
     for image in images:
         if not os.path.isfile(image):
             raise UserError(f"--image={names_file.shown(image)}: there is no such file")

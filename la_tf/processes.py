@@ -52,6 +52,6 @@ def workers():
             raise ValueError(f"{kind} {number} of {len(addresses)}")
         for address in addresses:
             int(address.rsplit(":", 1)[1])
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise FlagError(f"--strategy=multiworker: TF_CONFIG is not of the form {TF_CONFIG} ({error})") from None
     return addresses, number

@@ -115,6 +115,8 @@ def folders_of(text, wanted=has_results, what=results.FILE):
         if not found:
             raise FlagError(f"--runs={part}: no folder that it matches holds {what}; la_tf.evaluate makes results")
         folders += found
+    if not folders:
+        raise FlagError(f"--runs={text}: names no folder; e.g. --runs=runs/a,runs/b")
     return [*dict.fromkeys(folders)]
 
 

@@ -12,7 +12,10 @@ from data.errors import UserError
 FILE = "results.jsonl"
 # What may differ between two goes at the same evaluation.
 VOLATILE = {"id", "time", "versions", "command", "seconds", "results"}
-NEEDED = ("id", "time", "protocol", "subject", "dataset", "settings", "split", "selected_on", "results")
+NEEDED = {
+    "id": str, "time": str, "protocol": str, "subject": dict, "dataset": dict, "settings": dict, "split": str,
+    "selected_on": str, "results": dict,
+}  # fmt: skip
 
 
 def identity(record):
@@ -109,8 +112,11 @@ def _parse(line, place):
         missing = [key for key in NEEDED if key not in record] if isinstance(record, dict) else NEEDED
         if missing:
             raise ValueError(f"it lacks {', '.join(missing)}")
+        wrong = [key for key, kind in NEEDED.items() if not isinstance(record[key], kind)]
+        if wrong:
+            raise ValueError(f"{wrong[0]} is {record[wrong[0]]!r:.40}")
         moment(record)
-    except (ValueError, TypeError) as error:  # UnicodeDecodeError is a ValueError
+    except (ValueError, TypeError, RecursionError, OverflowError) as error:  # UnicodeDecodeError is a ValueError
         raise UserError(f"{place}: is damaged ({error}); delete the line and evaluate again") from None
     return record
 
@@ -118,5 +124,5 @@ def _parse(line, place):
 def _is_json(line):
     try:
         return isinstance(json.loads(line), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False

@@ -1,5 +1,6 @@
 """The sheet of la_tf.search: each query, then the pictures nearest to it, with their file names and similarities."""
 
+import contextlib
 import functools
 import os
 import warnings
@@ -57,6 +58,8 @@ def save(figure, path):
     head, tail = os.path.split(path)
     temporary = os.path.join(head, f".{os.getpid()}.{tail}")
     try:
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(path)  # tells a name that is too long; makedirs would go to the end of it
         os.makedirs(head or ".", exist_ok=True)
         with warnings.catch_warnings():  # a name in letters that the font lacks is printed beside the sheet
             warnings.filterwarnings("ignore", "Glyph .* missing from font")

@@ -50,7 +50,7 @@ def of_checkpoint(folder, checkpoint):
     checkpoints.fill(embedder.weights, checkpoint)
     with checkpoints.read_arrays(checkpoint) as arrays:
         bank = arrays["memory_bank/rows"], arrays["memory_bank/written"]
-    identity = model_dir.stored_identity(folder)
+    identity = model_dir.checked(Path(folder) / "config.json", model_dir.stored_identity(folder), data=str)
     facts = _facts(
         "run",
         checkpoints.read_state(checkpoint)["step"],
@@ -78,8 +78,8 @@ def of_export(folder):
     """Returns the Subject of an export, after its self-check."""
     description = bundle.read_description(folder)
     backbone = bundle.load_backbone(folder)
-    serving = tf.saved_model.load(str(folder))
-    config = description.get("config", {})
+    serving = bundle.load_serving(folder)
+    config = description.get("config") or {}
     weights = digest_of_files([Path(folder) / "backbone.weights.h5"])  # the embedding's too
     facts = _facts("export", description["step"], config, backbone.architecture, weights)
     if "imported" in description:

@@ -8,7 +8,7 @@ from la_tf.model_dir import MetricsFile, folder_entries
 
 def epochs_of(folder):
     """Returns the metrics of the last line of every epoch, in order, with what an evaluator of its own found."""
-    by_epoch = {record["epoch"]: record for record in MetricsFile(folder).read()}
+    by_epoch = {record["epoch"]: record for record in MetricsFile(folder).read("epoch")}
     found = {}
     for evaluation in sorted(Path(folder).glob("eval_*")):
         for record in MetricsFile(evaluation).read():

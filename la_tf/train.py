@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 
 from data import cli
+from data.errors import UserError
 from la_tf import checkpoints, flags, model_dir
-from la_tf.experiment import Experiment, check_division
+from la_tf.experiment import Experiment, check_division, stored_config
 from la_tf.plan import Plan, check_memory
 from la_tf.plan_table import plan_table
 from la_tf.processes import task
@@ -29,6 +30,7 @@ def main():
     if experiment.config.run.mode == "eval":
         evaluate(experiment)
     else:
+        check_warm_start(experiment.config.run)
         first = experiment.process == 0  # of several, the one that writes
         with model_dir.locked(folder) if first else contextlib.nullcontext():
             if first:
@@ -50,6 +52,20 @@ def main():
     if experiment.process == 0:
         print(closing_table(experiment), file=sys.stderr)
     return result_of(experiment)
+
+
+def check_warm_start(run):
+    """Raises UserError where a run that has not begun is to start from a folder that holds none."""
+    source = run.warm_start
+    if not source or checkpoints.steps(run.model_dir):
+        return
+    if not checkpoints.steps(source):
+        raise UserError(f"--warm_start={source}: holds no checkpoint; point it at the model_dir of a run")
+    if (Path(source) / "config.json").exists():
+        try:
+            stored_config(source)  # which a detector, for one, does not have
+        except UserError as error:
+            raise UserError(f"--warm_start={source}: {error}") from None
 
 
 def warn(text):

@@ -142,10 +142,22 @@ def check_architecture(
 
 def backbone_from_architecture(architecture: dict) -> Backbone:
     """A freshly initialised backbone as `Backbone.architecture` describes; ValueError names a wrong key."""
+    return build_backbone(**checked_architecture(architecture))
+
+
+def checked_architecture(architecture: dict) -> dict:
+    """The arguments of `build_backbone` that a `Backbone.architecture` is, as a file may have it; builds nothing.
+
+    Raises ValueError naming a key that is missing, unknown or wrong.
+    """
     architecture = {**LATER_ARGUMENTS, **architecture}
     check_keys("architecture", architecture, ARCHITECTURE_KEYS)
-    preprocessing = Preprocessing.from_json(architecture["preprocessing"])
-    return build_backbone(**{**architecture, "preprocessing": preprocessing})
+    preprocessing, arguments = architecture["preprocessing"], dict(architecture)
+    if not isinstance(preprocessing, dict):
+        raise ValueError(f"preprocessing={preprocessing!r:.40}: must be an object")
+    arguments["preprocessing"] = Preprocessing.from_json(preprocessing)
+    check_architecture(**{name: value for name, value in arguments.items() if name != "preprocessing"})
+    return arguments
 
 
 def describe(backbone: Backbone) -> str:

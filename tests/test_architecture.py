@@ -11,8 +11,8 @@ PACKAGES = ("data", "models", "la_tf", "detection", "benchmarks")
 RUNNING_PART = {
     f"la_tf.{name}"
     for name in (
-        "bundle", "callbacks", "checkpoints", "child_processes", "estimator", "exporters", "model_dir", "processes",
-        "replicas", "results", "schedules", "specs", "trainable", "training_loop",
+        "bundle", "callbacks", "checkpoints", "child_processes", "estimator", "export_description", "exporters",
+        "model_dir", "processes", "replicas", "results", "schedules", "specs", "trainable", "training_loop",
     )
 }  # fmt: skip
 FLAG_MODULES = {"data.flags", "la_tf.flags", "la_tf.source_flags", "data.cli", "detection.flags"}

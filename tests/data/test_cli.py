@@ -88,7 +88,7 @@ def test_an_unknown_flag_is_named(without_tensorflow, main):
         (["--dataset=digits", "--batch_size=1438", "--model_dir=x"], "--batch_size=1438"),
         (["digits"], "digits"),
         (["--flagfile=/nowhere/mine.flags"], "/nowhere/mine.flags"),
-        (["--flagfile=/"], "'/'"),
+        (["--flagfile=/"], "--flagfile=/"),
     ],
     ids=lambda part: part if isinstance(part, str) else "",
 )
@@ -102,6 +102,26 @@ def test_a_bad_flag_in_a_flagfile_is_named(without_tensorflow, tmp_path):
     preset = tmp_path / "mine.flags"
     preset.write_text("# mine\n--dataset=digits\n--wdth=16\n")
     assert "wdth" in error_line(run(without_tensorflow, "la_tf.train", f"--flagfile={preset}"), 2)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("--wdth=16", "mine.flags:2: Unknown command line flag 'wdth'"),
+        ("--width=many", "mine.flags:2: flag --width=many: "),
+        ("digits", "mine.flags:2: digits: flags alone are understood"),
+    ],
+)
+def test_what_is_wrong_in_a_flagfile_is_told_with_its_line(without_tensorflow, tmp_path, line, said):
+    preset = tmp_path / "mine.flags"
+    preset.write_text(f"--dataset=digits\n{line}\n")
+    assert said in error_line(run(without_tensorflow, "la_tf.train", f"--flagfile={preset}"), 2)
+
+
+@pytest.mark.parametrize("flag", ["--tau=nan", "--tau=inf", "--tau=1e400", "--epochs=2147483648", f"--seed=-{10**30}"])
+def test_numbers_that_are_none_or_endless_are_refused(without_tensorflow, flag):
+    line = error_line(run(without_tensorflow, "la_tf.train", "--dataset=digits", "--model_dir=x", flag), 2)
+    assert flag.partition("=")[0] in line
 
 
 def test_flags_after_the_flagfile_override_it(without_tensorflow, tmp_path):
@@ -176,6 +196,48 @@ def test_an_error_of_the_users_is_one_line_unless_the_traceback_is_asked_for(wit
     assert line == "error: letter.jpg: is no picture; remove it"
     process = run_little(without_tensorflow, tmp_path, body, "--debug")
     assert process.returncode == 1 and "Traceback" in process.stderr and "letter.jpg" in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("open('/nowhere/a.jpg')", "/nowhere/a.jpg: No such file or directory"),
+        ("open('/')", "/: Is a directory"),
+        ("open('/dev/null/a.jpg')", "/dev/null/a.jpg: Not a directory"),
+        ("open('x' * 300)", f"{'x' * 300}: File name too long"),
+        ("'\\udcff'.encode()", "\\udcff: is no name in UTF-8, which is needed here; choose another"),
+        ("raise UserError('a\\nb\\x1b[31m: is no picture')", "a\\nb\\x1b[31m: is no picture"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line_with_the_name(without_tensorflow, tmp_path, body, said):
+    assert error_line(run_little(without_tensorflow, tmp_path, body), 1) == f"error: {said}"
+    assert "Traceback" in run_little(without_tensorflow, tmp_path, body, "--debug").stderr
+
+
+@pytest.mark.parametrize("body", ["raise OSError('no file is meant')", "'ä'.encode('ascii')"])
+def test_an_error_without_a_name_is_our_own(without_tensorflow, tmp_path, body):
+    process = run_little(without_tensorflow, tmp_path, body)
+    assert process.returncode == 1 and "Traceback" in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        ("{main} | head -n1", 141, "a line\n"),  # 128 + SIGPIPE, as of a program that the signal has killed
+        ("{main} 2>&1 >/dev/full", 1, "error: the disk that is written to: No space left on device; make room there,"),
+        ("{main} --help 2>&1 >/dev/full", 1, "error: the disk that is written to: No space left on device; make room"),
+        ("{main} >&-", 0, ""),
+    ],
+)
+def test_output_that_nobody_reads_or_that_has_no_room(without_tensorflow, tmp_path, command, code, said):
+    body = "for _ in range(100_000): print('a line')\n    return {}"
+    (tmp_path / "little.py").write_text(MAIN.format(body=body, options="", arguments=""))
+    shell = command.format(main=f"{sys.executable} -m little") + "; echo code ${PIPESTATUS[0]}"
+    process = subprocess.run(
+        ["bash", "-c", shell], cwd=tmp_path, env=without_tensorflow, capture_output=True, text=True, timeout=120
+    )
+    assert process.stdout.startswith(said) and process.stdout.endswith(f"code {code}\n")
+    assert "Traceback" not in process.stderr and "Exception" not in process.stderr
 
 
 def test_our_own_mistakes_keep_their_traceback(without_tensorflow, tmp_path):

@@ -12,11 +12,12 @@ from detection import commands, record
 from detection.chain import Chain, Wanted
 from detection.config import DataOptions, DetectionConfig, DetectorOptions, OptimizerOptions, RunOptions
 from la_tf import checkpoints, results
+from models.preprocessing import Preprocessing
 from tests.data.voc_folders import some_pictures, write_devkit
 
 ARCHITECTURE = {
     "name": "resnet50", "width": 64, "resnet_version": 2, "batch_norm": True, "sobel": False, "layout": "tensorflow",
-    "preprocessing": {"image_size": 224},
+    "stem": "imagenet", "preprocessing": Preprocessing(image_size=224).to_json(),
 }  # fmt: skip
 ENDPOINTS = ["conv1", "conv2", "conv3", "conv4", "conv5"]
 VAL = {10: 0.2, 20: 0.6, 30: 0.5}  # mAP of each checkpoint
@@ -28,6 +29,8 @@ def export(tmp_path):
     folder = tmp_path / "export"
     folder.mkdir()
     description = {
+        "format": 1,
+        "embedding_dim": 128,
         "architecture": ARCHITECTURE,
         "endpoints": ENDPOINTS,
         "step": 700,

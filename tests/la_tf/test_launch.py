@@ -215,7 +215,7 @@ def test_arguments_are_divided_at_the_first_two_dashes():
     ("arguments", "message"),
     [
         (["--dataset=digits"], "--: write the workers' flags behind it"),
-        (["--workers=0", "--"], "--workers=0: must be at least 1"),
+        (["--workers=0", "--"], "--workers=0: must be 1 to 256"),
         (["--main=no.such", "--"], "--main=no.such: there is no such module"),
         (["--wrokers=2", "--"], "Unknown command line flag 'wrokers'"),
     ],

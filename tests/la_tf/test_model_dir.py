@@ -65,7 +65,7 @@ def test_a_folder_with_other_things_in_it_is_refused_and_left_alone(tmp_path):
 @pytest.mark.parametrize("content", ['{"model_type": "bert"}', "[]"])
 def test_another_programs_config_is_refused_and_left_alone(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(UserError, match=r"config\.json: was not written by la_tf"):
+    with pytest.raises(UserError, match=r"config\.json: (was not written by la_tf|.* holds no object)"):
         claim(tmp_path)
     assert (tmp_path / "config.json").read_text() == content
 
