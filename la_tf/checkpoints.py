@@ -19,6 +19,8 @@ import os
 import re
 import shutil
 import time
+import zipfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, unquote
@@ -26,11 +28,13 @@ from urllib.parse import quote, unquote
 import numpy as np
 
 from data.errors import UserError
+from la_tf.model_dir import checked, read_json
 from la_tf.processes import ALONE
 
 FORMAT = 1
 CHECKSUMS = "sha256.json"
 DAMAGED = ".damaged"  # behind the name of a checkpoint that was set aside
+REMEDY = "remove that checkpoint, and the one before it is taken"
 LONGEST_WAIT = 600  # seconds, for the rows of another process
 _NAME = re.compile(r"step-(\d{8,})")
 
@@ -71,11 +75,9 @@ def problem(checkpoint):
     """
     checkpoint = Path(checkpoint)
     try:
-        stored = json.loads((checkpoint / CHECKSUMS).read_text())
-    except FileNotFoundError:
-        return None
-    except ValueError:
-        return f"{CHECKSUMS} is damaged"
+        stored = read_json(checkpoint / CHECKSUMS)
+    except UserError:
+        return f"{CHECKSUMS} is damaged" if (checkpoint / CHECKSUMS).exists() else None
     for name, wanted in stored.items():
         try:
             if _checksum(checkpoint / name) != wanted:
@@ -125,22 +127,27 @@ def best(model_dir, metric):
 
 
 def read_state(checkpoint):
-    """Returns the state of a checkpoint folder as a dict; raises Gone where there is none."""
+    """Returns the state of a checkpoint folder as a dict; raises Gone, or UserError for a damaged one."""
+    path = Path(checkpoint) / "state.json"
     try:
-        state = json.loads((Path(checkpoint) / "state.json").read_text())
-    except FileNotFoundError:
-        raise Gone(checkpoint) from None
+        state = checked(path, read_json(path), step=int)
+    except UserError:
+        if not Path(checkpoint).exists():
+            raise Gone(checkpoint) from None
+        raise
     if state.get("format") != FORMAT:
-        raise ValueError(f"{checkpoint}: format {state.get('format')}, this version reads {FORMAT}")
+        raise UserError(f"{path}: is format {state.get('format')!r:.40}, this version reads {FORMAT}")
     return state
 
 
 def read_arrays(checkpoint):
-    """Returns the `Arrays` of a checkpoint folder; raises Gone where there is none."""
+    """Returns the `Arrays` of a checkpoint folder; raises Gone, or UserError for a damaged one."""
     try:
         return Arrays(checkpoint)
     except FileNotFoundError:
-        raise Gone(checkpoint) from None
+        if not Path(checkpoint).exists():
+            raise Gone(checkpoint) from None
+        raise UserError(f"{checkpoint}: has no arrays.npz; {REMEDY}") from None
 
 
 class Arrays:
@@ -152,19 +159,36 @@ class Arrays:
     def __init__(self, checkpoint):
         # First, so that a folder that is removed meanwhile is not taken for one without them.
         self._rows = {unquote(path.stem): path for path in (Path(checkpoint) / "rows").glob("*.npy")}
-        self._npz = np.load(Path(checkpoint) / "arrays.npz", allow_pickle=False)
+        self._path = Path(checkpoint) / "arrays.npz"
+        with self._damage():
+            self._npz = np.load(self._path, allow_pickle=False)
+        if not isinstance(self._npz, np.lib.npyio.NpzFile):
+            raise UserError(f"{self._path}: is damaged (it is one array); {REMEDY}")
         self.files = [*self._npz.files, *self._rows]
 
     def __getitem__(self, name):
         """Returns the array called `name`; raises KeyError where there is none, Gone, UserError for a damaged file."""
         if name not in self._rows:
-            return self._npz[name]
+            if name not in self._npz.files:
+                raise KeyError(name)
+            with self._damage():
+                return self._npz[name]
         try:
             return np.load(self._rows[name], mmap_mode="r", allow_pickle=False)
         except FileNotFoundError:
             raise Gone(self._rows[name].parents[1]) from None
         except ValueError as error:
             raise UserError(f"{self._rows[name]}: is damaged ({error})") from None
+
+    @contextlib.contextmanager
+    def _damage(self):
+        """Raises UserError for what NumPy raises on a file that is cut short or altered."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except (OSError, EOFError, KeyError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+            raise UserError(f"{self._path}: is damaged ({error}); {REMEDY}") from error
 
     def get(self, name):
         """Returns the array called `name`, None where there is none."""

@@ -2,7 +2,6 @@
 
 import itertools
 import time
-import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -92,12 +91,9 @@ class Estimator:
 
     def restore(self, checkpoint):
         """Takes every variable's value from a checkpoint folder; raises UserError naming what does not fit."""
-        try:
-            with checkpoints.read_arrays(checkpoint) as arrays:
-                self._assign(arrays, checkpoint)
-            self.model.resume(checkpoints.read_state(checkpoint).get("settled", {}))
-        except zipfile.BadZipFile as error:
-            raise UserError(f"{checkpoint}: is damaged ({error}); remove it to go on from the one before") from None
+        with checkpoints.read_arrays(checkpoint) as arrays:
+            self._assign(arrays, checkpoint)
+        self.model.resume(checkpoints.read_state(checkpoint).get("settled", {}))
 
     def _assign(self, arrays, checkpoint):
         for name, variable in self.variables().items():

@@ -152,7 +152,7 @@ def test_a_damaged_checkpoint_is_named_and_what_to_do(tmp_path, damage):
     if damage == "flipped":
         content[content.index(b"memory_bank/rows") + 1000] ^= 1
     path.write_bytes(content[: len(content) // 2] if damage == "cut" else content)
-    with pytest.raises(UserError, match=f"{path.parent}: is damaged.*remove it"):
+    with pytest.raises(UserError, match=f"{path}: is damaged.*remove that checkpoint"):
         _ = estimator(tmp_path).model
 
 
