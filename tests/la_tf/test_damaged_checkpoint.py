@@ -52,7 +52,8 @@ STATES = [
 def test_damaged_arrays_are_named(checkpoint, damage):
     path = checkpoint / "arrays.npz"
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(UserError, match=rf"^{path}: is damaged \(.+\); remove that checkpoint, and the one before it is taken$"):
+    wanted = rf"^{path}: is damaged \(.+\); remove that checkpoint, and the one before it is taken$"
+    with pytest.raises(UserError, match=wanted):
         looked_at(checkpoint)
 
 
