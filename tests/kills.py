@@ -1,6 +1,6 @@
 """Kills runs at random moments, resumes them, and compares what they came to with a run that was left alone.
 
-    python -m tests.kills                    20 kills: 10 in IR, 5 in clustering or while a checkpoint is written, 5 in LA
+    python -m tests.kills                    20: 10 in IR, 5 in clustering or checkpoint writing, 5 in LA
     python -m tests.kills --kills_a_run=3    several kills in each run, one after the other
     python -m tests.kills --matrix           every method on every kind of data set, stopped within epochs
 

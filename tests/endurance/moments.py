@@ -46,6 +46,6 @@ def _wanted(training, kind, rng, course):
     target = rng.integers(low, max(high, low + 1))
 
     def in_phase(hit):
-        return kind == "ir" and hit.step < course.switch or kind == "la" and hit.phase == "la"
+        return hit.phase in (kind, "begins") and (hit.step < course.switch) == (kind == "ir")
 
     return lambda: training.step() >= target, 0.02, in_phase

@@ -12,6 +12,8 @@ import sys
 
 if __name__ == "__main__":
     stacks, main, *flags = sys.argv[1:]
-    faulthandler.register(signal.SIGUSR1, file=open(stacks, "w"), all_threads=True)  # noqa: SIM115  while it lives
+    file = open(stacks, "w")  # noqa: SIM115  while the process lives
+    faulthandler.register(signal.SIGUSR1, file=file, all_threads=True)
+    print("ready", file=file, flush=True)
     sys.argv = [main, *flags]
     runpy.run_module(main, run_name="__main__", alter_sys=True)

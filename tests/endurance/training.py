@@ -45,20 +45,25 @@ class Hit(NamedTuple):
 
     seconds: float  # since its start
     step: int  # the last one that it told of
-    phase: str  # start, ir, la, clustering
+    phase: str  # ir, la, clustering; before the first step that it tells of: start, then begins
     place: str  # file, line and function of ours
     writing: tuple[str, ...]  # the files of a checkpoint that was half written; none: it wrote none
 
 
 class Training:
-    """`la_tf.train` in a process of its own; a context manager that leaves no process behind."""
+    """`la_tf.train` in a process of its own, on one thread; a context manager that leaves no process behind.
 
-    def __init__(self, folder, flags, threads=1):
+    What it prints goes to a file in `notes`, the folder around the run's where none is given.
+    """
+
+    def __init__(self, folder, flags, notes=None):
         self.folder = Path(folder)
         self.begun_at = newest_step(folder)
-        self._stacks, self._said = (self.folder.parent / f"{self.folder.name}.{name}" for name in ("stacks", "said"))
+        notes = Path(notes or self.folder.parent)
+        self._stacks, self._said = (notes / f"{self.folder.name}.{name}" for name in ("stacks", "said"))
+        self._stacks.unlink(missing_ok=True)
         self._clock, self._started = time.time(), time.monotonic()
-        settings = {"TF_NUM_INTRAOP_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
+        settings = {"TF_NUM_INTRAOP_THREADS": "1", "OMP_NUM_THREADS": "1"}
         traced = [sys.executable, "-m", "tests.endurance.traced", str(self._stacks), "la_tf.train"]
         with open(self._said, "w") as said:
             self.process = subprocess.Popen(
@@ -96,10 +101,10 @@ class Training:
         return None
 
     def step(self):
-        """Returns the newest step that it told of, or has a checkpoint of; -1 before it took the folder."""
-        last = self.last()
-        if last is None and not (self.folder / "config.json").exists():
+        """Returns the newest step that it told of, or has a checkpoint of; -1 before it can be asked where it is."""
+        if not (self._stacks.exists() and self._stacks.stat().st_size and (self.folder / "config.json").exists()):
             return -1
+        last = self.last()
         return max(self.begun_at, last["step"] if last else 0, newest_step(self.folder))
 
     def writing(self):
@@ -135,8 +140,9 @@ class Training:
         while self.process.poll() is None and _state(self.process.pid) not in "TZ":
             time.sleep(0.0002)
         last = self.last()
-        clusters = any(frame.split(":")[0] in CLUSTERING for block in blocks for frame in block)
-        phase = "clustering" if clusters else last["phase"] if last else "start"
+        files = {frame.split(":")[0] for block in blocks for frame in block}
+        phase = last["phase"] if last else "begins" if "training_loop.py" in files else "start"
+        phase = "clustering" if files.intersection(CLUSTERING) else phase
         place = next((frame for block in blocks for frame in block), "")
         return Hit(self.seconds, max(self.begun_at, last["step"] if last else 0), phase, place, self.writing())
 
@@ -152,9 +158,16 @@ class Training:
     def stop(self, number):
         """Asks the process to end, and waits for that; raises Ended where it did not end as it should."""
         self.process.send_signal(number)
-        code = self.process.wait(FAULT)
+        code = self.ended()
         if code != 128 + number:
             raise Ended(f"exit code {code} after {signal.Signals(number).name}: {' '.join(self.said()[-1:])}")
+
+    def ended(self):
+        """Waits for the end; returns the exit code. Raises TimeoutError where it does not come in a minute."""
+        try:
+            return self.process.wait(2 * FAULT)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f"the process has not ended; it said: {' '.join(self.said()[-1:])}") from None
 
     def _where(self):
         """Returns what functions of ours each thread is in, the innermost first; the main thread first."""
@@ -179,9 +192,9 @@ def newest_step(folder):
     return (checkpoints.steps(folder) or [0])[-1]
 
 
-def to_the_end(folder, flags):
+def to_the_end(folder, flags, notes=None):
     """Runs the command to its end; raises Ended where it does not end well. Returns what it said."""
-    with Training(folder, flags) as training:
+    with Training(folder, flags, notes) as training:
         if training.process.wait(20 * FAULT):
             raise Ended(f"exit code {training.process.returncode}: {' '.join(training.said()[-1:])}")
         return training.said()
