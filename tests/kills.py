@@ -18,10 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from tests.endurance import end_state, moments
-from tests.endurance.training import COURSE, FLAGS, Ended, Training, newest_step, to_the_end
+from tests.endurance.training import COURSE, FLAGS, to_the_end
 
 HEADER = "{:>4}  {:<10}  {:>7}  {:>4}  {:<10}  {:>4}  {:<68}  {:<12}  {}"
-ATTEMPTS = 5  # a moment that did not come is tried again in a new run
 
 
 def main():
@@ -30,10 +29,10 @@ def main():
     work = Path(arguments.keep or tempfile.mkdtemp(prefix="kills-"))
     work.mkdir(parents=True, exist_ok=True)
     try:
-        if arguments.matrix:
+        if arguments.matrix is not None:
             from tests.endurance import matrix  # TensorFlow, which kills from outside do not need
 
-            return matrix.main(work)
+            return matrix.main(work, arguments.matrix)
         return kill_them(arguments, work)
     finally:
         if not arguments.keep:
@@ -48,7 +47,7 @@ def parsed():
     parser.add_argument("--clustering", type=int, default=5, help="in clustering or checkpoint writing (default 5)")
     parser.add_argument("--la", type=int, default=5, help="in Local Aggregation (default 5)")
     parser.add_argument("--kills_a_run", type=int, default=1, help="kills in each run (default 1)")
-    parser.add_argument("--matrix", action="store_true", help="every method on every kind of data set instead")
+    parser.add_argument("--matrix", nargs="*", metavar="ROW", help="methods on data sets instead, or some of them")
     parser.add_argument("--keep", help="the folder to keep the runs in (default: none is kept)")
     return parser.parse_args()
 
@@ -71,7 +70,7 @@ def kill_them(arguments, work):
     print(HEADER.format("kill", "kind", "seconds", "step", "phase", "lost", "what it hit", "hash", "equal"))
     equal = kills = 0
     for number, kinds in enumerate(planned(arguments)):
-        hits, found = killed_run(work / f"run{number}", kinds, np.random.default_rng([arguments.seed, number]))
+        hits, found = moments.killed_run(work / f"run{number}", kinds, np.random.default_rng([arguments.seed, number]))
         same = found == wanted
         for kind, hit, lost in hits:
             kills, equal = kills + 1, equal + same
@@ -83,27 +82,6 @@ def kill_them(arguments, work):
             shutil.rmtree(work / f"run{number}")
     print(json.dumps({"kills": kills, "equal": equal, "seconds": round(time.monotonic() - started)}))
     return int(equal < kills)
-
-
-def killed_run(folder, kinds, rng, flags=FLAGS, course=COURSE):
-    """Runs the same command again and again, killed at a moment of each of `kinds` and then left alone.
-
-    Returns `[(kind, Hit, steps lost)]` and the end state.
-    """
-    for _ in range(ATTEMPTS):
-        hits = []
-        try:
-            for kind in kinds:
-                with Training(folder, flags) as training:
-                    hit = moments.strike(training, kind, rng, course)
-                hits.append((kind, hit, max(hit.step - newest_step(folder), 0)))
-            to_the_end(folder, flags)
-            return hits, end_state.end_state(folder)
-        except Ended as ended:
-            if "exit code 0" not in str(ended):
-                raise
-            shutil.rmtree(folder)  # it was over before the moment came
-    raise RuntimeError(f"no moment of {kinds} in {ATTEMPTS} runs")
 
 
 if __name__ == "__main__":

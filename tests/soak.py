@@ -32,8 +32,10 @@ SIGNALS = {"SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}
 FAULTS = ("SIGKILL", *SIGNALS, "full disk", *injuries.DAMAGES)
 MOST_FAULTS = 4  # of a run
 DISK = "64m"
-LONGEST = 300  # epochs of the run that is left alone
-GROWTH = 24.0  # MiB between the first third and the last that are no leak, but an allocator's ways
+LONGEST = 200  # epochs of the run that is left alone
+GROWTH = (
+    64.0  # MiB between the first third and the last that are no leak: of exports, until Python collects its garbage
+)
 
 
 def main():
@@ -83,9 +85,9 @@ class Soak:
 
     def long_run(self):
         """Samples memory and open files at each epoch of a run that nothing happens to; returns what they come to."""
-        epochs = int(np.clip(self.seconds / 6, 30, LONGEST))
+        epochs = int(np.clip(self.seconds / 9, 30, LONGEST))
         flags = [*FLAGS, f"--epochs={epochs}", "--warmup_epochs=2", "--schedule=constant", "--early_stopping=0"]
-        flags += ["--log_steps=1000", "--checkpoint_steps=10"]
+        flags += ["--log_steps=1000", "--checkpoint_steps=10", "--clusterings=3"]
         samples = []
         with Training(self.work / "long", flags) as training:
             with contextlib.suppress(Ended):
@@ -108,27 +110,28 @@ class Soak:
 
     def hurt_run(self, number):
         """Hurts a new run a few times, then lets it end; returns whether it came to what it should."""
-        place = small_disk(self.work, DISK) if self.disk else contextlib.nullcontext(self.work / "disk")
-        with place as disk:
-            folder = disk / "run"
+        with small_disk(self.work, DISK) if self.disk else contextlib.nullcontext(self.work / "disk") as disk:
             try:
-                for _ in range(self.rng.integers(1, MOST_FAULTS + 1)):
-                    self.hurt(folder, number)
-                to_the_end(folder, FLAGS, self.work)
-            except (Ended, TimeoutError) as ended:
-                if "exit code 0" not in str(ended):
-                    self.tell(f"run {number}: FAILED, {ended}")
-                    return False
-            found = end_state.end_state(folder)
-            if found == self.wanted:
-                self.tell(f"run {number}: the same end, {end_state.digest(found)[:12]}")
+                differing = end_state.differences(self.hurt_end(disk / "run", number), self.wanted)
+            except Exception as error:  # whatever it is, it is told, and the others go on
+                self.tell(f"run {number}: FAILED, {type(error).__name__}: {error}")
+                differing = [str(error)]
             else:
-                self.tell(f"run {number}: NOT THE SAME: {', '.join(end_state.differences(found, self.wanted)[:10])}")
-            if not self.disk:
-                shutil.rmtree(disk)
-        if self.disk:
-            disk.rmdir()
-        return found == self.wanted
+                same = f"the same end, {end_state.digest(self.wanted)[:12]}"
+                self.tell(f"run {number}: {f'NOT THE SAME: {differing[:10]}' if differing else same}")
+        shutil.rmtree(disk, ignore_errors=True)
+        return not differing
+
+    def hurt_end(self, folder, number):
+        """Returns the end state of a run that is hurt a few times."""
+        try:
+            for _ in range(self.rng.integers(1, MOST_FAULTS + 1)):
+                self.hurt(folder, number)
+            to_the_end(folder, FLAGS, self.work)
+        except Ended as ended:
+            if "exit code 0" not in str(ended):  # else it was over before the moment came
+                raise
+        return end_state.end_state(folder)
 
     def hurt(self, folder, number):
         """Starts the command, and does one thing to it at a random moment."""

@@ -71,6 +71,9 @@ def main(work, chosen=()):
     cli.load_tensorflow(deterministic=True)
     logging.getLogger("tensorflow").setLevel("ERROR")  # so many runs in a process look like tracing in vain
     started, table, equal = time.monotonic(), rows(), 0
+    unknown = [name for name in chosen if name not in table]
+    if unknown:
+        raise SystemExit(f"--matrix: no row {unknown[0]!r}; there are: {'; '.join(table)}")
     specs = data_sets(work)
     width = max(map(len, table))
     print(f"{'':<{width}}  {'steps':>5}  {'stopped at':<12}  {'hash':<12}  equal")

@@ -5,8 +5,13 @@ clustering   between the last step of an epoch and the first of the next, in a f
 checkpoint   a checkpoint is half written
 """
 
+import shutil
 import time
 
+from tests.endurance.end_state import end_state
+from tests.endurance.training import COURSE, FLAGS, Ended, Training, newest_step, to_the_end
+
+ATTEMPTS = 5  # a moment that did not come is tried again in a new run
 KINDS = ("ir", "la", "clustering", "checkpoint")
 
 
@@ -14,7 +19,7 @@ def strike(training, kind, rng, course):
     """Kills a `Training` at a random moment of a kind; returns the `Hit`.
 
     It is frozen first and looked at. Where it has gone on meanwhile it is let go until the next such moment. Raises
-    `training.Ended` where none came.
+    `Ended` where none came.
     """
     due, delay, hits = _wanted(training, kind, rng, course)
     while True:
@@ -49,3 +54,24 @@ def _wanted(training, kind, rng, course):
         return hit.phase in (kind, "begins") and (hit.step < course.switch) == (kind == "ir")
 
     return lambda: training.step() >= target, 0.02, in_phase
+
+
+def killed_run(folder, kinds, rng, flags=FLAGS, course=COURSE):
+    """Runs the same command again and again, killed at a moment of each of `kinds` and then left alone.
+
+    Returns `[(kind, Hit, steps lost)]` and the end state.
+    """
+    for _ in range(ATTEMPTS):
+        hits = []
+        try:
+            for kind in kinds:
+                with Training(folder, flags) as training:
+                    hit = strike(training, kind, rng, course)
+                hits.append((kind, hit, max(hit.step - newest_step(folder), 0)))
+            to_the_end(folder, flags)
+            return hits, end_state(folder)
+        except Ended as ended:
+            if "exit code 0" not in str(ended):
+                raise
+            shutil.rmtree(folder)  # it was over before the moment came
+    raise RuntimeError(f"no moment of {kinds} in {ATTEMPTS} runs")
