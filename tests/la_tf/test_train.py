@@ -12,7 +12,7 @@ from PIL import Image
 
 from la_tf import checkpoints
 from la_tf.model_dir import MetricsFile
-from tests.endurance.end_state import differences, end_state
+from tests.endurance.end_state import differences, end_state, last_arrays, without_clocks
 from tests.endurance.moments import killed_run
 from tests.endurance.training import Course
 from tests.programs import ROOT, command, environment, run
@@ -24,17 +24,11 @@ TINY = [
     "--deterministic", "--log_steps=10",
 ]  # fmt: skip
 STEPS = 3 * (1437 // 64)
-CLOCKS = {"time", "images_per_s", "cluster_seconds"}
 
 
 def lines(folder):
     """The metrics of a run without what a clock says."""
-    return [{k: v for k, v in line.items() if k not in CLOCKS} for line in MetricsFile(folder).read()]
-
-
-def last_arrays(folder):
-    with checkpoints.read_arrays(checkpoints.latest(folder)) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+    return [without_clocks(line) for line in MetricsFile(folder).read()]
 
 
 def assert_the_same_end(folder, whole):
