@@ -87,7 +87,8 @@ class Soak:
         """Samples memory and open files at each epoch of a run that nothing happens to; returns what they come to."""
         epochs = int(np.clip(self.seconds / 9, 30, LONGEST))
         flags = [*FLAGS, f"--epochs={epochs}", "--warmup_epochs=2", "--schedule=constant", "--early_stopping=0"]
-        flags += ["--log_steps=1000", "--checkpoint_steps=10", "--clusterings=3"]
+        # Without exports on the way: their garbage, some 10 MiB each, waits for Python to collect it.
+        flags += ["--log_steps=1000", "--checkpoint_steps=10", "--clusterings=3", "--exporters=final"]
         samples = []
         with Training(self.work / "long", flags) as training:
             with contextlib.suppress(Ended):
