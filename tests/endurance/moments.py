@@ -1,6 +1,6 @@
 """Random moments of a chosen kind in a run's life, waited for from outside and hit for sure.
 
-ir, la       a random step of the phase, and a few milliseconds
+ir, la       a random step of the phase, and up to a tenth of a second
 clustering   between the last step of an epoch and the first of the next, in a function that clusters
 checkpoint   a checkpoint is half written
 """
@@ -53,7 +53,7 @@ def _wanted(training, kind, rng, course):
     def in_phase(hit):
         return hit.phase in (kind, "begins") and (hit.step < course.switch) == (kind == "ir")
 
-    return lambda: training.step() >= target, 0.02, in_phase
+    return lambda: training.step() >= target, 0.1, in_phase
 
 
 def killed_run(folder, kinds, rng, flags=FLAGS, course=COURSE):
