@@ -8,7 +8,7 @@ PY := $(VENV)/bin/python
 TORCH_VENV := .venv-torch
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: setup dev quickstart test test-all lint bench bench-torch clean
+.PHONY: setup dev quickstart test test-all soak lint bench bench-torch clean
 
 setup: $(VENV)/.installed
 dev: $(VENV)/.installed-dev
@@ -35,6 +35,10 @@ test: dev  ## under 10 minutes on two cores
 
 test-all: dev  ## with kills, resumes, notebook and presets: under 40 minutes
 	$(PY) -m pytest -n 2 --dist worksteal
+
+SOAK_SECONDS ?= 1800
+soak: dev  ## runs that everything happens to, for half an hour; a small disk that becomes full needs root
+	$(PY) -m tests.soak --seconds=$(SOAK_SECONDS)
 
 lint: dev
 	$(VENV)/bin/ruff check .

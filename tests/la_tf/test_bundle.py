@@ -1,5 +1,6 @@
 """The one-folder export: what is written can be loaded, serves without this project, and damage is noticed."""
 
+import gc
 import json
 import shutil
 
@@ -58,6 +59,18 @@ def export(embedder, bank, tmp_path_factory):
 def copied(export, tmp_path):
     """An export of one's own to damage."""
     return shutil.copytree(export, tmp_path / "copy")
+
+
+def test_exports_leave_nothing_behind_in_memory(embedder, bank, tmp_path):
+    """A run writes one whenever it is better than ever before; its graphs are garbage that Python does collect."""
+
+    def objects_after_an_export(number):
+        bundle.write(tmp_path / str(number), embedder, step=number, bank=bank)
+        gc.collect()
+        return len(gc.get_objects())
+
+    objects_after_an_export(0)  # traces what later ones share
+    assert objects_after_an_export(1) + 100 > objects_after_an_export(2)  # of some 7,000
 
 
 def pictures(count, height=SIZE, width=SIZE):

@@ -12,6 +12,9 @@ from PIL import Image
 
 from la_tf import checkpoints
 from la_tf.model_dir import MetricsFile
+from tests.endurance.end_state import differences, end_state, last_arrays, without_clocks
+from tests.endurance.moments import killed_run
+from tests.endurance.training import Course
 from tests.programs import ROOT, command, environment, run
 
 # Plumbing, not learning: 22 steps an epoch, IR for one epoch, LA for two; seconds, and everything takes part.
@@ -21,17 +24,11 @@ TINY = [
     "--deterministic", "--log_steps=10",
 ]  # fmt: skip
 STEPS = 3 * (1437 // 64)
-CLOCKS = {"time", "images_per_s", "cluster_seconds"}
 
 
 def lines(folder):
     """The metrics of a run without what a clock says."""
-    return [{k: v for k, v in line.items() if k not in CLOCKS} for line in MetricsFile(folder).read()]
-
-
-def last_arrays(folder):
-    with checkpoints.read_arrays(checkpoints.latest(folder)) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+    return [without_clocks(line) for line in MetricsFile(folder).read()]
 
 
 def assert_the_same_end(folder, whole):
@@ -163,9 +160,21 @@ def test_the_exported_folder_serves_and_can_be_made_again(finished, tmp_path):
     assert refused.returncode == 1 and "--step=7" in refused.stderr and str(STEPS) in refused.stderr
 
 
-@pytest.mark.parametrize(("after", "number"), [(10, signal.SIGKILL), (10, signal.SIGINT), (30, signal.SIGTERM)])
-def test_a_killed_run_resumes_to_the_very_same_end(finished, tmp_path, after, number):
-    """In the warm start and in LA; the checkpoint that the last one leaves is damaged, and that before it serves."""
+@pytest.mark.slow
+def test_a_run_killed_three_times_resumes_to_the_very_same_end(finished, tmp_path):
+    """In the warm start, while a checkpoint is half written, and in LA; `python -m tests.kills` does so to 20 runs."""
+    folder, process = finished
+    result_of(process)
+    flags, course = ["--dataset=digits", *TINY, "--checkpoint_steps=4"], Course(STEPS // 3, STEPS // 3, STEPS)
+    hits, found = killed_run(tmp_path / "run", ("ir", "checkpoint", "la"), np.random.default_rng(0), flags, course)
+    warm_start, checkpoint, aggregation = (hit for _, hit, _ in hits)
+    assert warm_start.step < STEPS // 3 <= aggregation.step and checkpoint.writing
+    assert differences(found, end_state(folder)) == []
+
+
+@pytest.mark.parametrize(("after", "number"), [(10, signal.SIGINT), (30, signal.SIGTERM)])
+def test_a_stopped_run_resumes_to_the_very_same_end(finished, tmp_path, after, number):
+    """In the warm start and in LA; the checkpoint that the latter leaves is damaged, and that before it serves."""
     folder, process = finished
     result_of(process)
     flags = ["--dataset=digits", f"--model_dir={tmp_path / 'killed'}", *TINY, "--checkpoint_steps=10"]
@@ -175,9 +184,8 @@ def test_a_killed_run_resumes_to_the_very_same_end(finished, tmp_path, after, nu
         said.seek(0)
         last_line = said.read().splitlines()[-1]
     newest = checkpoints.latest(tmp_path / "killed")
-    if number is not signal.SIGKILL:
-        step = checkpoints.read_state(newest)["step"]
-        assert last_line == f"stopped by {number.name} at step {step}; the same command resumes"
+    step = checkpoints.read_state(newest)["step"]
+    assert last_line == f"stopped by {number.name} at step {step}; the same command resumes"
     if number is signal.SIGTERM:
         spoiled = bytearray((newest / "arrays.npz").read_bytes())
         spoiled[len(spoiled) // 2] ^= 1
