@@ -112,12 +112,13 @@ class Split:
         """
         if isinstance(self.source, ArraySource):
             return self.source.pictures.shape[1:3]
-        from PIL import Image
+        from data.picture_size import FORMATS
+        from data.pixel_limit import opened
 
         size = None
         for row in evenly_spaced(self.size, PROBES):
             try:
-                with Image.open(io.BytesIO(self.source.read(row))) as picture:
+                with opened(io.BytesIO(self.source.read(row)), FORMATS) as picture:
                     width, height = picture.size
             except Exception:  # whatever Pillow's format plug-ins raise
                 continue
