@@ -13,6 +13,7 @@ import itertools
 import os
 import sys
 import warnings
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -26,6 +27,7 @@ from data.errors import UserError
 from data.findings import FACTS, Findings
 from data.pixel_limit import opened
 from data.sources import ArraySource, FileSource, Split
+from data.stored_arrays import open_npz
 
 GROUP = 16  # pictures decoded by one call, which costs as much as decoding one of 200 px
 BLOCK = 4096  # pictures whose results make a file
@@ -221,12 +223,12 @@ def _load(folder, split, findings):
     done = 0
     while done < split.size and os.path.exists(path := _block(folder, split, done)):
         try:
-            with np.load(path, allow_pickle=False) as block:
+            with open_npz(path) as block:
                 facts = block["facts"].view(FACTS)
                 findings.facts[done : done + len(facts)] = facts
                 reasons = [reason.decode() for reason in block["reasons"]]
                 findings.problems |= zip(block["rows"].tolist(), reasons, strict=True)
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{path}: is damaged ({error}); remove it and run the same command again") from error
         done += len(facts)
     return done

@@ -1,9 +1,11 @@
 """What a data set is: a train and a test split, each a list of pictures that can be read in any order."""
 
+import errno
 import functools
 import hashlib
 import io
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,8 +48,11 @@ class FileSource:
     locate = path
 
     def read(self, row: int) -> bytes:
-        """The encoded picture; raises OSError."""
-        with open(self.path(row), "rb") as file:
+        """The encoded picture; raises OSError, for a device or pipe too, which a list may name: they never end."""
+        path = self.path(row)
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise OSError(errno.EINVAL, "is no regular file", path)
+        with open(path, "rb") as file:
             return file.read()
 
     @functools.cached_property
