@@ -67,7 +67,7 @@ def decode_and_crop(data, boxes):
         return tf.io.decode_and_crop_jpeg(data, boxes(sides[:1], sides[1:])[0], channels=3)
 
     def another():
-        return tf.cond(is_jpeg, _apart(lambda: _jpeg(data, boxes)), _apart(lambda: _other(data, boxes)))
+        return tf.cond(is_jpeg, lambda: _jpeg(data, boxes), _apart(lambda: _other(data, boxes)))
 
     picture = tf.cond(plain, plain_jpeg, _apart(another))
     return tf.ensure_shape(picture, [None, None, 3])
