@@ -5,6 +5,8 @@ import io
 import numpy as np
 from PIL import Image, ImageOps
 
+from data.pixel_limit import opened
+
 # Not all that Pillow knows: some of its formats are programs, run by others.
 FORMATS = ("BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 DEEPEST = 2**16 - 1
@@ -13,10 +15,10 @@ DEEPEST = 2**16 - 1
 def to_png(data: bytes) -> tuple[bytes, int, int] | None:
     """The first frame as an upright 8-bit RGB PNG without transparency, and its height and width.
 
-    None for what Pillow does not read either.
+    None for what Pillow does not read either, and for more than `data.pixel_limit.MOST_PIXELS`.
     """
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+        with opened(io.BytesIO(data), FORMATS) as picture:
             pixels = _rgb(ImageOps.exif_transpose(picture))
     except Exception:  # whatever Pillow's plug-ins raise on broken files
         return None

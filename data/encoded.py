@@ -11,10 +11,14 @@ import tensorflow as tf
 
 from data import augment, decoding, digits
 from data.pipeline import central_view
+from data.pixel_limit import MOST_PIXELS
 from data.reading import each_slice, readable, small_size, stretched
 from data.sources import SMALL, Split
 
-UNREADABLE = "is cut short, damaged or no picture (JPEG, PNG, GIF, still WebP and BMP are read)"
+UNREADABLE = (
+    "is cut short, damaged or no picture (JPEG, PNG, GIF, still WebP and BMP are read, "
+    f"of up to {MOST_PIXELS:,} pixels)"
+)
 DECODED_AT_ONCE = 16  # pictures of a call
 
 

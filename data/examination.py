@@ -13,18 +13,21 @@ import itertools
 import os
 import sys
 import warnings
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags
 from tqdm import tqdm
 
 from data.conversion import FORMATS, to_png
 from data.errors import UserError
 from data.findings import FACTS, Findings
+from data.pixel_limit import opened
 from data.sources import ArraySource, FileSource, Split
+from data.stored_arrays import open_npz
 
 GROUP = 16  # pictures decoded by one call, which costs as much as decoding one of 200 px
 BLOCK = 4096  # pictures whose results make a file
@@ -182,7 +185,7 @@ def _examined(data, problem, height, width):
     form = next((form for magic, form in MAGIC.items() if data.startswith(magic)), "")
     orientation, gray = 1, False
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:  # its header alone is read
+        with opened(io.BytesIO(data), FORMATS) as picture:  # its header alone is read
             width, height = picture.size
             gray = picture.mode.startswith(("1", "L", "I", "F"))
             if form == "jpeg":
@@ -220,12 +223,12 @@ def _load(folder, split, findings):
     done = 0
     while done < split.size and os.path.exists(path := _block(folder, split, done)):
         try:
-            with np.load(path) as block:
+            with open_npz(path) as block:
                 facts = block["facts"].view(FACTS)
                 findings.facts[done : done + len(facts)] = facts
                 reasons = [reason.decode() for reason in block["reasons"]]
                 findings.problems |= zip(block["rows"].tolist(), reasons, strict=True)
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{path}: is damaged ({error}); remove it and run the same command again") from error
         done += len(facts)
     return done

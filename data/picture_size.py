@@ -2,7 +2,9 @@
 
 from typing import BinaryIO
 
-from PIL import ExifTags, Image
+from PIL import ExifTags
+
+from data.pixel_limit import TooManyPixels, opened
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "WEBP")  # those that data.decoding reads
 _JPEG, _EXIF, _EXIF_WITHIN = b"\xff\xd8\xff", b"Exif\x00\x00", 1024  # where data.decoding looks for an orientation
@@ -16,9 +18,11 @@ def upright_size(file: BinaryIO) -> tuple[int, int]:
         raise ValueError("is empty (0 bytes)")
     file.seek(0)
     try:
-        with Image.open(file, formats=FORMATS) as picture:
+        with opened(file, FORMATS) as picture:
             width, height = picture.size
             turned = head.startswith(_JPEG) and _EXIF in head and _orientation(picture) in _LYING
+    except TooManyPixels:
+        raise
     except Exception as error:  # whatever Pillow's plug-ins raise on broken files
         raise ValueError(f"is damaged, or of a format that is not read (only {', '.join(FORMATS)} are)") from error
     return (width, height) if turned else (height, width)

@@ -21,6 +21,7 @@ import numpy as np
 from data.errors import UserError
 from data.example_proto import bytes_span, features, first_int
 from data.record_frames import FOOTER, HEADER, damage, data_length, frames, record_end
+from data.stored_arrays import open_npz
 
 # Position of the record in the file; begin of the picture in the record's data, and its length; bytes.
 ROW = np.dtype([("position", "<i8"), ("begin", "<i4"), ("length", "<i4"), ("label", "<i8"), ("index", "<i8")])
@@ -165,7 +166,7 @@ def _load(places):
     """{name of a file: (stamp, Shard)} as the newest index has them; empty where there is none that can be read."""
     try:
         newest = max(filter(os.path.exists, places), key=os.path.getmtime)
-        with np.load(newest, allow_pickle=False) as archive:
+        with open_npz(newest) as archive:
             about, rows = json.loads(bytes(archive["about"])), archive["rows"]
         if about["format"] != _FORMAT or rows.dtype != ROW:
             return {}
@@ -175,7 +176,7 @@ def _load(places):
             indexed[name] = stamp, Shard(rows[start : start + count], problems, fields)
             start += count
         return indexed
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError, zipfile.BadZipFile):
         return {}  # there is none, or a broken one: it only saves time
 
 

@@ -48,7 +48,7 @@ class FileSource:
     locate = path
 
     def read(self, row: int) -> bytes:
-        """The encoded picture; raises OSError."""
+        """The encoded picture; raises OSError, for a device or pipe too, which a list may name."""
         path = self.path(row)
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a pipe would be waited for, a device never ends
@@ -118,12 +118,13 @@ class Split:
         """
         if isinstance(self.source, ArraySource):
             return self.source.pictures.shape[1:3]
-        from PIL import Image
+        from data.picture_size import FORMATS
+        from data.pixel_limit import opened
 
         size = None
         for row in evenly_spaced(self.size, PROBES):
             try:
-                with Image.open(io.BytesIO(self.source.read(row))) as picture:
+                with opened(io.BytesIO(self.source.read(row)), FORMATS) as picture:
                     width, height = picture.size
             except Exception:  # whatever Pillow's format plug-ins raise
                 continue

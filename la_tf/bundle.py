@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from data import augment, encoded
 from data.errors import UserError
+from data.stored_arrays import open_npz
 from la_tf import model_card, model_dir
 from la_tf.export_description import FORMAT, read_description
 from la_tf.nearest_rows import nearest_rows
@@ -219,7 +220,7 @@ def check_serving(folder, loaded=None, asked=tuple(QUESTIONS)):
     `loaded` is the SavedModel where it is loaded already; `asked` are the signatures that count.
     """
     loaded = tf.saved_model.load(str(folder)) if loaded is None else loaded
-    with np.load(Path(folder) / "self_check.npz", allow_pickle=False) as stored:
+    with open_npz(Path(folder) / "self_check.npz") as stored:
         for name in asked:
             answer, question = QUESTIONS[name]
             if answer in stored.files:
@@ -233,7 +234,7 @@ def check_serving(folder, loaded=None, asked=tuple(QUESTIONS)):
 
 def check(backbone, folder):
     """Runs the stored picture through `backbone`; raises UserError when its last endpoint is not what was stored."""
-    with np.load(Path(folder) / "self_check.npz", allow_pickle=False) as stored:
+    with open_npz(Path(folder) / "self_check.npz") as stored:
         found = backbone.model(stored["picture"], training=False)[backbone.last].numpy()
         wanted = stored[backbone.last]
     error = np.abs(found - wanted).max() / max(np.abs(wanted).max(), 1e-12)

@@ -66,7 +66,13 @@ def open_keras(path, pixels, endpoints=(), image_size=None):
     try:
         model = keras.models.load_model(path, compile=False, safe_mode=True)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
-        raise UserError(f"{path}: Keras cannot load this model ({_reason(error)})") from None
+        reason = _reason(error)
+        if "safe_mode" in reason:  # Keras would have it turned off
+            raise UserError(
+                f"{path}: holds Python code of whoever made it (a Lambda layer), which is never run here; write the "
+                "model without it, or as a SavedModel (model.export) for --saved_model"
+            ) from None
+        raise UserError(f"{path}: Keras cannot load this model ({reason})") from None
     if not getattr(model, "inputs", None):
         raise UserError(f"{path}: is a subclassed model, whose layers cannot be tapped; export it as a SavedModel")
     if isinstance(model, keras.Sequential):

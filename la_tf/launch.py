@@ -5,6 +5,9 @@ each by TF_CONFIG where the others are. They divide the cores, and the GPUs (tho
 set). What worker 0 prints is printed as it is; of the others only stderr, each line behind its worker. When one fails
 or is killed, the others are stopped, and the same command resumes; Ctrl-C and SIGTERM are passed on. On Linux no worker
 outlives this process, even if that is killed by -9.
+
+The workers talk by TensorFlow's own servers, which listen at all addresses of this machine, one port a worker, and ask
+nobody who he is: let no stranger reach these ports (a firewall, a private network).
 """
 
 import functools

@@ -14,6 +14,7 @@ from data.errors import UserError
 from la_tf.processes import workers
 
 PATIENCE, LIMIT = 30, 600  # seconds until those that are missing are named, and until they are given up
+LOCAL = ("localhost", "127.0.0.1")  # where nobody of another machine can come
 SETUP = 300  # seconds that TensorFlow may take once all are there
 
 
@@ -47,9 +48,12 @@ def limited_wait():
 
 
 def _listener(address):
-    port = int(address.rsplit(":", 1)[1])
+    host, port = address.rsplit(":", 1)
+    port = int(port)
     shared = os.environ.get("TF_GRPC_REUSE_PORT") == "1"  # la_tf.launch keeps the port by a socket of its own
     try:
+        if host in LOCAL:
+            return socket.create_server((host, port), reuse_port=shared)
         if socket.has_dualstack_ipv6():
             return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, reuse_port=shared)
         return socket.create_server(("", port), reuse_port=shared)

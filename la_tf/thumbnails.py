@@ -6,6 +6,8 @@ import io
 import numpy as np
 from PIL import Image, ImageOps
 
+from data.picture_size import FORMATS
+from data.pixel_limit import opened
 from data.sources import ArraySource
 
 SIDE = 40  # px: 5,000 take some 6 MB on a page
@@ -47,11 +49,11 @@ def _open(source, row, side):
     """Returns picture `row` of a source, upright, RGB, at least `side` px where it has as many."""
     if isinstance(source, ArraySource):
         return Image.fromarray(source.pictures[row])
-    picture = Image.open(io.BytesIO(source.read(row)))
-    picture.draft("RGB", (2 * side, 2 * side))  # a large JPEG is decoded at a fraction of its size
-    if picture.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
-        picture = Image.fromarray((np.asarray(picture).astype(np.uint16) >> 8).astype(np.uint8))
-    return ImageOps.exif_transpose(picture).convert("RGB")
+    with opened(io.BytesIO(source.read(row)), FORMATS) as picture:
+        picture.draft("RGB", (2 * side, 2 * side))  # a large JPEG is decoded at a fraction of its size
+        if picture.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
+            picture = Image.fromarray((np.asarray(picture).astype(np.uint16) >> 8).astype(np.uint8))
+        return ImageOps.exif_transpose(picture).convert("RGB")
 
 
 def _is_grey(picture):

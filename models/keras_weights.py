@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import zipfile
 from pathlib import Path
 
@@ -26,6 +27,7 @@ CLASSIFIER = "predictions"  # the one layer that is not used
 # What a layer holds, in the order of every file; the names of single arrays have changed over the years.
 CONVOLUTION = ("kernel", "bias")
 BATCH_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
+MOST_UNPACKED = 10  # times a `.keras` file that its weights may be: Keras does not pack them
 PARTS = {len(parts): parts for parts in (CONVOLUTION, BATCH_NORM)}
 
 
@@ -92,6 +94,8 @@ def read_layers(path) -> dict:
     try:
         if Path(path).suffix == ".keras":
             with zipfile.ZipFile(path) as archive:
+                if archive.getinfo("model.weights.h5").file_size > MOST_UNPACKED * os.path.getsize(path):
+                    raise ValueError(f"{path}: its weights are packed more closely than weights can be")
                 return _read_hdf5(path, io.BytesIO(archive.read("model.weights.h5")))
         return _read_hdf5(path, path)
     except FileNotFoundError:
@@ -119,7 +123,9 @@ def _read_hdf5(path, source):
 def _legacy_layers(group):
     """Layer -> its arrays in order; a layer's group names them in an attribute."""
     names = [name.decode() if isinstance(name, bytes) else name for name in group.attrs["layer_names"]]
-    layers = {name: [group[name][array][()] for array in group[name].attrs["weight_names"]] for name in names}
+    layers = {
+        name: [_read(group[name][array], group.file) for array in group[name].attrs["weight_names"]] for name in names
+    }
     return {name: arrays for name, arrays in layers.items() if arrays}
 
 
@@ -134,11 +140,22 @@ def _keras3_layers(path, file):
                     f"{path}: does not name its layers (an early Keras 3 wrote it); load it into the model there and "
                     "save_weights with a newer Keras"
                 )
-            layers[item.attrs["name"]] = [item[str(number)][()] for number in range(len(item))]
+            layers[item.attrs["name"]] = [_read(item[str(number)], file) for number in range(len(item))]
 
     if "layers" in file:
         file["layers"].visititems(look)
     return layers
+
+
+def _read(dataset, file):
+    """An array of an HDF5 file; raises KeyError for what lies in other files, or claims more bytes than this one has.
+
+    HDF5 lets an array stand for another file, and takes its memory before it looks for its bytes.
+    """
+    inside = dataset.file.filename == file.filename and not dataset.external and not dataset.is_virtual
+    if not inside or dataset.nbytes > file.id.get_filesize():
+        raise KeyError(f"{dataset.name} does not lie in this file")
+    return dataset[()]
 
 
 def _fitting(path, source, arrays, wanted):

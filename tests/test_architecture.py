@@ -151,6 +151,64 @@ def test_top_level_imports_of_the_mains_reach_no_tensorflow():
             assert [line for line in reached(main, set()) if " imports " in line] == []
 
 
+CODE_FROM_FILES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml"}  # loading runs it
+CODE_FROM_TEXT = {"eval", "exec", "compile", "__import__"}
+CODE_IN_GRAPHS = {"py_function", "numpy_function", "py_func", "enable_unsafe_deserialization"}
+SHELLS = {"system", "popen"}
+
+
+def dangers(tree, name="somewhere"):
+    """What a module does that could run a stranger's text or file as code."""
+    found = [f"imports {each}" for each in imports(tree, name) if package_of(each) in CODE_FROM_FILES]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr in CODE_IN_GRAPHS:
+            found.append(f"uses {node.attr}")
+        if not isinstance(node, ast.Call):
+            continue
+        called, given = ast.unparse(node.func), {word.arg: ast.unparse(word.value) for word in node.keywords}
+        if called in CODE_FROM_TEXT or (called.startswith("os.") and called[3:] in SHELLS):
+            found.append(f"calls {called}")
+        if given.get("shell", "False") != "False":
+            found.append("calls a shell")
+        if called.endswith(("np.load", "numpy.load")) and given.get("allow_pickle") != "False":
+            found.append("loads arrays without allow_pickle=False")
+        if called.endswith("load_model") and given.get("safe_mode") != "True":
+            found.append("loads a Keras model without safe_mode=True")
+    return found
+
+
+def test_no_text_and_no_file_is_run_as_code():
+    ours = {name: tree for name, tree in MODULES.items() if package_of(name) != "benchmarks"}
+    assert {name: found for name, tree in ours.items() if (found := dangers(tree, name))} == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle",
+        "from joblib import load",
+        "eval(text)",
+        "exec(text)",
+        "__import__(name)",
+        "os.system(text)",
+        "subprocess.run(text, shell=True)",
+        "np.load(path)",
+        "np.load(path, allow_pickle=True)",
+        "keras.models.load_model(path)",
+        "load_model(path, safe_mode=False)",
+        "tf.py_function(f, [x], tf.float32)",
+        "keras.config.enable_unsafe_deserialization()",
+    ],
+)
+def test_the_rule_sees_what_could_run_code(source):
+    assert dangers(ast.parse(source))
+
+
+def test_the_rule_lets_pass_what_cannot():
+    harmless = "re.compile(x); np.load(path, allow_pickle=False); load_model(path, safe_mode=True); run(command)"
+    assert dangers(ast.parse(harmless)) == []
+
+
 @pytest.mark.parametrize(
     ("source", "imported"),
     [

@@ -3,6 +3,8 @@
 import functools
 import io
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,8 +13,11 @@ from PIL import Image, ImageOps
 
 from data import decoding
 from data.decoding import problem
+from data.pixel_limit import MOST_PIXELS
+from tests.data.bombs import blocks, declared, gif, png
 from tests.data.pictures import encoded, smooth
 from tests.data.strange_pictures import PICTURE, bad, convertible, gray16, readable, saved
+from tests.programs import ROOT, environment
 
 HEIGHT, WIDTH = 40, 60
 PIXELS = smooth(1, HEIGHT, WIDTH)
@@ -305,3 +310,154 @@ PROBLEMS = {
 def test_the_problem_of_a_picture_is_told_in_one_phrase(name):
     data, phrase = PROBLEMS[name]
     assert problem(data) == phrase
+
+
+# --- bombs ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "form, options", [("png", {}), ("gif", {}), ("bmp", {}), ("webp", {}), ("webp", {"lossless": True})]
+)
+def test_a_picture_may_have_as_many_pixels_as_the_limit_and_not_one_more(form, options, monkeypatch):
+    monkeypatch.setattr(decoding, "MOST_PIXELS", HEIGHT * WIDTH)
+    decode = tf.function(decoding.decode, [tf.TensorSpec([], tf.string)], autograph=False)
+    whole = encoded(PIXELS, form, **options)
+    assert np.array_equal(decode(tf.constant(whole)), decoded(whole))
+    for more in (smooth(1, HEIGHT + 1, WIDTH), smooth(1, HEIGHT, WIDTH + 1), smooth(1, 1, HEIGHT * WIDTH + 1)):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="too large"):
+            decode(tf.constant(encoded(more, form, **options)))
+
+
+def test_a_webp_with_a_header_for_extensions_tells_its_pixels_there(monkeypatch):
+    profile = {"icc_profile": b"x" * 20}
+    data = encoded(PIXELS, "webp", **profile)
+    assert data[12:16] == b"VP8X" and decoded(data).shape == PIXELS.shape
+    monkeypatch.setattr(decoding, "MOST_PIXELS", HEIGHT * WIDTH)
+    decode = tf.function(decoding.decode, [tf.TensorSpec([], tf.string)], autograph=False)
+    assert decode(tf.constant(data)).shape == PIXELS.shape
+    with pytest.raises(tf.errors.InvalidArgumentError, match="too large"):
+        decode(tf.constant(encoded(smooth(1, HEIGHT, WIDTH + 1), "webp", **profile)))
+
+
+@pytest.mark.parametrize(
+    "form, width, height",
+    [
+        ("jpeg", 65_500, 65_500),
+        ("jpeg", 13_377, 13_379),  # 13,377 squared is less than the limit, this is more
+        ("png", 65_500, 65_500),
+        ("png", 2**31 - 1, 2**31 - 1),
+        ("gif", 65_535, 65_535),
+        ("bmp", 30_000, 20_000),
+        ("webp", 16_383, 16_383),
+        ("webp lossless", 16_384, 16_384),
+        ("webp extended", 2**24, 2**24),
+    ],
+)
+def test_too_many_pixels_are_refused_before_they_are_decoded_and_said(form, width, height):
+    assert width * height > MOST_PIXELS > 13_377**2
+    data = declared(form, width, height)
+    for attempt in (decoded, cropped):
+        with pytest.raises(tf.errors.OpError):
+            attempt(data)
+    assert problem(data) == f"has {width:,} x {height:,} pixels, more than the 178,956,970 that are read"
+
+
+def test_as_many_as_the_limit_are_none_too_many():
+    assert problem(declared("jpeg", 13_377, 13_377)) is None  # what is missing is grey
+    assert problem(declared("png", 13_377, 13_377)) == "is cut short or damaged"
+
+
+BOMBS = """
+import resource, sys
+import tensorflow as tf
+from data import decoding
+
+decode = tf.function(lambda data: tf.shape(decoding.decode(data)), [tf.TensorSpec([], tf.string)], autograph=False)
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+decode(tf.io.encode_png(tf.zeros([1, 1, 3], tf.uint8)))
+for path in sys.argv[1:]:
+    data, before = tf.io.read_file(path), peak()
+    try:
+        decode(data)
+    except tf.errors.OpError:
+        pass
+    print(peak() - before)
+"""
+
+
+@pytest.mark.slow  # making and packing half a gigabyte each
+def test_no_bomb_takes_memory(tmp_path):
+    bombs = {
+        "pixels": png(14_000, 14_000),  # 588 MB
+        "frames": gif((5000, 5000), [(5000, 5000)] * 20),  # 500 MB before the first is given
+        "a frame larger than its canvas": gif((9, 9), [(14_000, 14_000)]),  # 784 MB
+    }
+    for name, data in bombs.items():
+        (tmp_path / name).write_bytes(data)
+    paths = [tmp_path / name for name in bombs]
+    command = [sys.executable, "-c", BOMBS, *map(str, paths)]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    grown = dict(zip(bombs, map(int, done.stdout.split()), strict=True))  # MB
+    assert max(grown.values()) < 200, grown
+    assert problem(bombs["a frame larger than its canvas"]).startswith("has 14,000 x 14,000 pixels")
+    assert problem(bombs["frames"]) is None
+
+
+# --- GIFs as programs write them -----------------------------------------------------------------------------------
+
+
+def parts(data):
+    """(what is before the pixels of the only frame of a GIF by Pillow, its pixels as LZW has them)."""
+    at = 13 + 3 * 2 ** (data[10] % 8 + 1)
+    while data[at] == ord("!"):
+        at = data.index(b"\0", at + 2) + 1
+    assert data[at] == ord(",") and data[at + 9] < 128
+    begin, at, packed = at + 11, at + 11, b""
+    while data[at]:
+        packed += data[at + 1 : at + 1 + data[at]]
+        at += 1 + data[at]
+    return data[:begin], packed
+
+
+@pytest.mark.parametrize("lengths", [(255,), (1,), (254,), (1, 2), (255, 255, 3), (7, 200, 200, 200, 1)], ids=str)
+def test_pixels_of_a_gif_may_come_in_blocks_of_any_lengths(lengths):
+    data = encoded(PIXELS, "gif")
+    head, packed = parts(data)
+    written = head + blocks(packed, lengths) + b"\0"
+    for end in (b";", b"", b"\0 whatever", b"!\xf9 and a second frame that is cut short"):
+        assert np.array_equal(decoded(written + end), decoded(data))
+    with pytest.raises(tf.errors.OpError):
+        decoded(written[:-1])
+
+
+@pytest.mark.parametrize(
+    "extension",
+    [
+        b"!\xfe" + blocks(b", not a frame ;" * 400) + b"\0",
+        b"!\xff" + blocks(b"NETSCAPE2.0", (11,)) + blocks(b"\1\0\0") + b"\0",
+        b"!\xff" + blocks(bytes(range(1, 250)), (3, 50)) + b"\0" + b"!\x01" + blocks(b"!,;" * 200) + b"\0",
+    ],
+)
+def test_what_stands_before_the_first_frame_of_a_gif_is_passed_over(extension):
+    data = encoded(PIXELS, "gif")
+    begin = 13 + 3 * 2 ** (data[10] % 8 + 1)
+    assert np.array_equal(decoded(data[:begin] + extension + data[begin:]), decoded(data))
+
+
+def test_a_frame_of_a_gif_may_have_colours_of_its_own():
+    data = encoded(PIXELS, "gif")
+    head, packed = parts(data)
+    table = data[13 : 13 + 3 * 2 ** (data[10] % 8 + 1)]
+    own = bytearray(head[:10] + b"\0" + head[11:13] + head[13 + len(table) :])  # none for all frames
+    own[-2] |= 0x80 | data[10] % 8
+    written = bytes(own[:-1]) + table + bytes(own[-1:]) + blocks(packed) + b"\0;"
+    assert np.array_equal(decoded(written), decoded(data))
+
+
+def test_a_gif_of_endlessly_many_blocks_is_refused_in_time():
+    data = encoded(PIXELS, "gif")
+    begin = 13 + 3 * 2 ** (data[10] % 8 + 1)
+    comment = b"!\xfe" + blocks(b"x" * 100_000, (1, 2)) + b"\0"
+    with pytest.raises(tf.errors.OpError):
+        decoded(data[:begin] + comment + data[begin:])

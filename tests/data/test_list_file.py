@@ -1,5 +1,7 @@
 """If these fail, a list gives a picture another's label, or a wrong list is taken for a right one."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -212,3 +214,12 @@ def test_errors_name_file_and_line(folder, text, where, what):
 def test_a_list_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UserError, match=r"nowhere\.txt"):
         open_dataset(f"list:{tmp_path}/nowhere.txt")
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "pipe"])
+def test_what_never_ends_is_not_read(device, folder):
+    os.mkfifo(folder / "pipe")
+    split = opened(folder / "list.txt", f"{device} 0\n").train
+    with pytest.raises(OSError, match="is no regular file"):
+        split.source.read(0)
+    assert split.common_size is None and len(split.fingerprint) == 64

@@ -206,7 +206,9 @@ def test_what_is_wrong_with_a_keras_model_is_said_in_one_line(tmp_path):
         model = keras.Model(other, keras.layers.Activation("linear")(other))
         refused(f"takes other float32 {[None, *shape]}; wanted are square RGB pictures", model)
     lambda_ = keras.layers.Lambda(lambda x: x * 2, output_shape=(None, None, 3))
-    refused("Lambda", keras.Model(image, lambda_(image)))
+    code = keras.Model(image, lambda_(image))
+    refused("holds Python code of whoever made it (a Lambda layer), which is never run here; write the model", code)
+    assert_refused("holds Python code", saved(code, tmp_path / "model.h5"), foreign.open_keras, "unit")
 
 
 def test_a_file_that_is_no_keras_model_is_said_in_one_line(tmp_path):

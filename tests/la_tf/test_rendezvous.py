@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from data.errors import FlagError, UserError
+from la_tf import rendezvous
 from la_tf.processes import task, workers
 from la_tf.rendezvous import meet
 
@@ -75,3 +76,10 @@ def test_an_address_that_is_taken_is_named(monkeypatch):
         told(monkeypatch, [f"localhost:{port}", "localhost:1"], 0)
         with pytest.raises(UserError, match=rf"localhost:{port}: .*cannot be used"):
             meet(limit=0.5)
+
+
+def test_a_worker_of_this_machine_alone_waits_where_no_other_machine_can_come():
+    (port,) = free_ports(1)
+    for host in ("localhost", "127.0.0.1"):
+        with rendezvous._listener(f"{host}:{port}") as listener:
+            assert listener.getsockname() == ("127.0.0.1", port)

@@ -65,15 +65,15 @@ def crops(count, side=40):
         yield photograph[top : top + side, left : left + side]
 
 
-def pictures_of(size, pictures):
+def pictures_of(size, pictures, evil=EVIL):
     labels = np.arange(size) % 2
     return PictureSet(
         size=size,
         rows=np.arange(size),
         class_count=2,
         labels=labels,
-        classes=tuple(("a", EVIL)[label] for label in labels),
-        names=tuple(f"train/{EVIL}/{row}.jpg" for row in range(size)),
+        classes=tuple(("a", evil)[label] for label in labels),
+        names=tuple(f"train/{evil}/{row}.jpg" for row in range(size)),
         pictures=tuple(map(data_uri, pictures)),
     )
 
@@ -138,12 +138,13 @@ class Text(HTMLParser):
 
     def __init__(self, html):
         super().__init__()
-        self.tags, self.shown, self.scripts, self.missing = [], [], 0, []
+        self.tags, self.shown, self.scripts, self.missing, self.attributes = [], [], 0, [], set()
         self.feed(html)
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
         self.scripts += tag == "script"
+        self.attributes |= {name for name, _ in attributes}
         if tag == "img" and not dict(attributes).get("alt"):
             self.missing.append(attributes)
 
@@ -156,14 +157,30 @@ class Text(HTMLParser):
         return re.sub(r"\s+", " ", "".join(self.shown))
 
 
-def test_hostile_names_are_text_everywhere():
-    pictures = pictures_of(12, crops(12))
-    shown = Shown(pictures.pictures[0], EVIL, "0.98", True)
-    sheets = {0: Sheet(((shown, (shown,)),), EVIL)}
-    evil = Text(render([past_run(EVIL)], maps=[maps_of(pictures, (0,))], sheets=sheets))
-    tame = Text(render([past_run("tame")], maps=[maps_of(pictures, (0,))], sheets=sheets))
+HOSTILE = [
+    EVIL,
+    "<img src=x onerror=alert(1)>",
+    "</script><script>alert(1)</script>",
+    '"><script>alert(1)</script>',
+    "' onmouseover='alert(1)",
+    "{{7*7}}{% raw %}${7*7}",
+    "[x](javascript:alert(1))",
+    "<!--<script>",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_are_text_everywhere(name):
+    def page_of(name):
+        pictures = pictures_of(12, crops(12), name)
+        shown = Shown(pictures.pictures[0], name, "0.98", True)
+        sheets = {0: Sheet(((shown, (shown,)),), name)}
+        return Text(render([past_run(name)], maps=[maps_of(pictures, (0,))], sheets=sheets))
+
+    evil, tame = page_of(name), page_of("tame")
     assert evil.scripts == tame.scripts and evil.tags == tame.tags and evil.missing == []
-    assert f"Report on {EVIL}" in evil.text
+    assert evil.attributes == tame.attributes and evil.attributes.isdisjoint({"onerror", "onmouseover", "onclick"})
+    assert f"Report on {' '.join(name.split())}" in evil.text
 
 
 def written_run(folder, method="la", epochs=3, dataset="digits", steps=(), **identity):

@@ -10,6 +10,7 @@ from PIL import Image
 from data.digits import open_digits
 from data.sources import FileSource, Split
 from la_tf.thumbnails import data_uri, squeezed, thumbnail
+from tests.data.bombs import declared
 
 
 def decoded(uri):
@@ -43,7 +44,7 @@ def test_pixels_survive():
     np.testing.assert_allclose(np.asarray(decoded(data_uri(picture))), picture, atol=6)
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture", None])
+@pytest.mark.parametrize("content", [b"", b"no picture", None, declared("png", 65_500, 65_500)])
 def test_a_damaged_or_missing_picture_is_grey(tmp_path, content):
     split = split_of(tmp_path, Image.new("RGB", (50, 50), "red"))
     path = tmp_path / "0.png"

@@ -1,5 +1,7 @@
 """Weights of keras.applications in our backbones: the same activations, and files that do not fit."""
 
+import zipfile
+
 import h5py
 import keras
 import numpy as np
@@ -163,3 +165,36 @@ def test_a_file_of_no_weights_is_refused(tmp_path):
         file["pixels"] = np.zeros(3)
     with pytest.raises(ValueError, match="holds no layers with weights"):
         keras_weights.read_layers(tmp_path / "x.h5")
+
+
+@pytest.mark.parametrize("how", ["another file", "bytes of another file", "an array of arrays", "terabytes"])
+def test_arrays_that_do_not_lie_in_the_file_are_refused(how, tmp_path):
+    path, secret = tmp_path / "x.weights.h5", tmp_path / "secret"
+    tiny_model().save_weights(path)
+    with h5py.File(path, "r+") as file:
+        layer = next(layer["vars"] for layer in file["layers"].values() if "0" in layer["vars"])
+        shape = layer["0"].shape
+        del layer["0"]
+        if how == "another file":
+            with h5py.File(secret, "w") as other:
+                other["x"] = np.zeros(shape)
+            layer["0"] = h5py.ExternalLink(str(secret), "x")
+        elif how == "bytes of another file":
+            secret.write_bytes(b"x" * 8 * np.prod(shape))
+            layer.create_dataset("0", shape, "f8", external=[(str(secret), 0, h5py.h5f.UNLIMITED)])
+        elif how == "an array of arrays":
+            layout = h5py.VirtualLayout(shape, "f8")
+            layout[...] = h5py.VirtualSource(str(secret), "x", shape)
+            layer.create_virtual_dataset("0", layout)
+        else:
+            layer.create_dataset("0", (2**40,), "f4", chunks=(2**20,))
+    with pytest.raises(ValueError, match=rf"^{path}: no file of Keras weights.*does not lie in this file"):
+        keras_weights.read_layers(path)
+
+
+def test_weights_that_unpack_to_much_more_than_the_file_are_refused(tmp_path):
+    path = tmp_path / "x.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model.weights.h5", bytes(10**7))
+    with pytest.raises(ValueError, match=rf"^{path}: its weights are packed more closely"):
+        keras_weights.read_layers(path)
