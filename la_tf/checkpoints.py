@@ -28,6 +28,7 @@ from urllib.parse import quote, unquote
 import numpy as np
 
 from data.errors import UserError
+from data.stored_arrays import open_npz
 from la_tf.model_dir import checked, read_json
 from la_tf.processes import ALONE
 
@@ -36,6 +37,7 @@ CHECKSUMS = "sha256.json"
 DAMAGED = ".damaged"  # behind the name of a checkpoint that was set aside
 REMEDY = "remove that checkpoint, and the one before it is taken"
 LONGEST_WAIT = 600  # seconds, for the rows of another process
+_NAMES = re.compile(r"(rows/)?[^/]+")  # of files within a checkpoint
 _NAME = re.compile(r"step-(\d{8,})")
 
 
@@ -79,6 +81,8 @@ def problem(checkpoint):
     except UserError:
         return f"{CHECKSUMS} is damaged" if (checkpoint / CHECKSUMS).exists() else None
     for name, wanted in stored.items():
+        if not _NAMES.fullmatch(name):
+            return f"{CHECKSUMS} is damaged"
         try:
             if _checksum(checkpoint / name) != wanted:
                 return f"{name} is damaged"
@@ -161,9 +165,7 @@ class Arrays:
         self._rows = {unquote(path.stem): path for path in (Path(checkpoint) / "rows").glob("*.npy")}
         self._path = Path(checkpoint) / "arrays.npz"
         with self._damage():
-            self._npz = np.load(self._path, allow_pickle=False)
-        if not isinstance(self._npz, np.lib.npyio.NpzFile):
-            raise UserError(f"{self._path}: is damaged (it is one array); {REMEDY}")
+            self._npz = open_npz(self._path)
         self.files = [*self._npz.files, *self._rows]
 
     def __getitem__(self, name):

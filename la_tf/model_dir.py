@@ -221,8 +221,11 @@ class MetricsFile:
     def append(self, record):
         """Adds one line; with the newline last, a torn line is recognised as such."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a") as file:
-            file.write(json.dumps(record) + "\n")
+        try:
+            with open(self.path, "a") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from None  # a full disk does not say where
 
     def read(self, *needed):
         """Returns all whole lines as dicts; raises UserError for one without `step`, or one of the counts `needed`."""

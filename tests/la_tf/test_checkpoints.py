@@ -166,6 +166,13 @@ def test_damage_is_told_by_the_checksums(tmp_path, name, how):
     assert checkpoints.problem(path) == f"{name} is {'missing' if how == 'gone' else 'damaged'}"
 
 
+@pytest.mark.parametrize("name", ["../config.json", "/dev/zero", "rows/../../config.json", "a/b"])
+def test_checksums_of_files_elsewhere_are_not_looked_at(tmp_path, name):
+    path = write(tmp_path, 5)
+    (path / "sha256.json").write_text(json.dumps({name: "0" * 64}))
+    assert checkpoints.problem(path) == "sha256.json is damaged"
+
+
 @pytest.mark.parametrize("how", ["cut", "empty", "gone"])
 def test_of_damaged_checksums_nothing_is_believed(tmp_path, how):
     path = write(tmp_path, 5)
