@@ -212,3 +212,13 @@ def test_errors_name_file_and_line(folder, text, where, what):
 def test_a_list_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UserError, match=r"nowhere\.txt"):
         open_dataset(f"list:{tmp_path}/nowhere.txt")
+
+
+@pytest.mark.parametrize("text", ["a/1.jpg\0 0\n", "a/1.jpg,0\nb/\0.png,1\n", "path,label\na/1.jpg,0\n\0,1\n"])
+def test_a_zero_byte_is_refused_for_no_file_has_one(folder, text):
+    assert "has a path with a zero byte" in error_of(folder / "list.txt", text)
+
+
+@pytest.mark.parametrize("first", ["a/1.jpg\r,x\r,y", '"' + "x" * 200_000])
+def test_what_is_no_csv_is_refused(folder, first):
+    error_of(folder / "list.txt", f"{first}\n")
