@@ -107,13 +107,13 @@ def _is_refusal(error, made):
 
     if not isinstance(error, (UserError, *made.refusals)):
         return False
-    return isinstance(error, UserError) or _is_deliberate(error, made.files)
+    return isinstance(error, UserError) or _is_deliberate(error)
 
 
-def _is_deliberate(error, files):
-    """Whether the exception was raised by a `raise` in one of `files`, not by what these call."""
+def _is_deliberate(error):
+    """Whether the exception was raised by a `raise` of ours, not by what we call."""
     place = traceback.extract_tb(error.__traceback__)[-1]
-    is_ours = any(place.filename == str(ROOT / file) for file in files)
+    is_ours = any(place.filename.startswith(f"{ROOT}/{package}/") for package in ("data", "la_tf"))
     return is_ours and linecache.getline(place.filename, place.lineno).strip().startswith("raise")
 
 

@@ -8,7 +8,7 @@ from data.errors import UserError
 
 
 class Subject(NamedTuple):
-    """A reader. `read` may raise UserError, or of `refusals` what a `raise` in one of its own `files` raises."""
+    """A reader. `read` may raise UserError, or of `refusals` what a `raise` of ours raises."""
 
     mutate: Callable  # numbers, a random.Random -> an input, bytes
     parses: Callable  # the input -> whether it gets past the first parse
