@@ -6,6 +6,7 @@ A kind is a function of a value that returns "" where the value is of it, else w
 
 import json
 import math
+import os
 
 from data.errors import UserError
 
@@ -27,6 +28,8 @@ def read(path, kind=None, remedy: str = ""):
 
     OSError is as it was: that a file is not there means something else to everyone.
     """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UserError(f"{path}: is no file")  # a pipe would never end
     with open(path, "rb") as file:
         data = file.read()
     try:

@@ -1,5 +1,7 @@
 """If these fail, a damaged file is read as if it were whole, or a whole one is refused."""
 
+import os
+
 import pytest
 
 from data import json_shapes
@@ -64,4 +66,10 @@ def test_a_damaged_file_is_named_in_a_line(tmp_path, data):
 
 def test_a_file_that_is_not_there_is_another_matter(tmp_path):
     with pytest.raises(FileNotFoundError):
+        json_shapes.read(tmp_path / "a.json")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(UserError, match=r"a\.json: is no file"):
         json_shapes.read(tmp_path / "a.json")
