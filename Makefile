@@ -8,7 +8,7 @@ PY := $(VENV)/bin/python
 TORCH_VENV := .venv-torch
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: setup dev quickstart test test-all soak lint bench bench-torch clean
+.PHONY: setup dev quickstart test test-all soak fuzz lint bench bench-torch clean
 
 setup: $(VENV)/.installed
 dev: $(VENV)/.installed-dev
@@ -43,6 +43,11 @@ soak: dev  ## runs that everything happens to, for half an hour; a small disk th
 lint: dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+# Inputs that failed are kept in build/fuzz/failures; what is printed says how to have one again.
+fuzz: FUZZ_SECONDS ?= 600
+fuzz: dev  ## every reader of files and flags, on inputs that are nearly right, for ten minutes
+	$(PY) -m tests.fuzz --seconds=$(FUZZ_SECONDS)
 
 bench: setup
 	$(PY) -m benchmarks

@@ -83,6 +83,18 @@ def _split(spec, name, root, listing, labels):
 
 
 def _read(path):
+    """The Listing; raises UserError."""
+    try:
+        listing = _read_rows(path)
+    except csv.Error as error:
+        raise UserError(f"{path}: is no CSV that can be read ({error})") from error
+    zero = next((row for row, name in enumerate(listing.names) if "\0" in name), None)
+    if zero is not None:
+        raise listing.error(zero, "has a path with a zero byte, which no file has")
+    return listing
+
+
+def _read_rows(path):
     # Bytes that are no UTF-8 are kept as they are: a file name may be any bytes.
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         first = next((line for line in file if line.strip()), None)

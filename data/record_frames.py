@@ -150,9 +150,11 @@ def _told(known, begin, end, size):
 
 def _shares(count, widths):
     """Splits `count` lost records among gaps in proportion to their widths, bytes, by highest averages."""
-    shares = [0] * len(widths)
-    for _ in range(count if widths else 0):
-        widest = max(range(len(widths)), key=lambda gap: max(widths[gap], 0.5) / (shares[gap] + 1))
+    widths = [max(width, 0.5) for width in widths]
+    # Highest averages give everyone at least its whole part, so that only what is left is given out one by one.
+    shares = [int(count * (width / sum(widths))) for width in widths]
+    for _ in range(count - sum(shares) if widths else 0):
+        widest = max(range(len(widths)), key=lambda gap: widths[gap] / (shares[gap] + 1))
         shares[widest] += 1
     return shares
 

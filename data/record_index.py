@@ -11,13 +11,13 @@ import os
 import sys
 import time
 import uuid
-import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
+from data import json_shapes
 from data.errors import UserError
 from data.example_proto import bytes_span, features, first_int
 from data.record_frames import FOOTER, HEADER, damage, data_length, frames, record_end
@@ -27,6 +27,21 @@ from data.stored_arrays import open_npz
 ROW = np.dtype([("position", "<i8"), ("begin", "<i4"), ("length", "<i4"), ("label", "<i8"), ("index", "<i8")])
 PICTURES = {b"image/encoded": (b"image/class/label", b"image/index"), b"image": (b"label", None)}  # label, index
 _FORMAT = 2
+_STAMP = json_shapes.shaped(json_shapes.count, json_shapes.whole, json_shapes.optional(json_shapes.count))
+_ABOUT = json_shapes.record(
+    {
+        "format": lambda value: "" if value == _FORMAT else "is not of this version",
+        "shards": json_shapes.array(
+            json_shapes.shaped(
+                json_shapes.text,
+                _STAMP,
+                json_shapes.count,
+                json_shapes.table(json_shapes.text),
+                json_shapes.array(json_shapes.text),
+            )
+        ),
+    }
+)
 _HEAD = 2**16  # bytes that are unpacked to tell whether a file is compressed
 _NOTABLE = 3  # seconds of listing that are worth a word
 _THREADS = 4
@@ -167,17 +182,33 @@ def _load(places):
     try:
         newest = max(filter(os.path.exists, places), key=os.path.getmtime)
         with open_npz(newest) as archive:
-            about, rows = json.loads(bytes(archive["about"])), archive["rows"]
-        if about["format"] != _FORMAT or rows.dtype != ROW:
+            about, rows = json_shapes.loads(bytes(archive["about"])), archive["rows"]
+        json_shapes.check(about, _ABOUT)
+        if rows.dtype != ROW or rows.ndim != 1 or sum(count for _, _, count, _, _ in about["shards"]) != len(rows):
             return {}
         indexed, start = {}, 0
         for name, stamp, count, problems, fields in about["shards"]:
             problems = {int(record): problem for record, problem in problems.items()}
-            indexed[name] = stamp, Shard(rows[start : start + count], problems, fields)
+            shard = Shard(rows[start : start + count], problems, fields)
+            if not _is_within(shard, stamp[0]):
+                return {}
+            indexed[name] = stamp, shard
             start += count
         return indexed
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError, zipfile.BadZipFile):
+    except Exception:  # whatever zipfile and NumPy raise on broken files
         return {}  # there is none, or a broken one: it only saves time
+
+
+def _is_within(shard, size):
+    """Whether all that is said of a file of `size` bytes lies in it, in order; nobody knows who wrote the index."""
+    position, begin, length = (shard.rows[column].astype(np.int64) for column in ("position", "begin", "length"))
+    if not all(0 <= record < len(position) for record in shard.problems):
+        return False
+    around = np.full(len(position), HEADER + FOOTER)
+    around[list(shard.problems)] = 0
+    parts = (position, begin, length, np.diff(position), size - length - begin - around - position)
+    # With a size below 2^62 no sum of these overflows.
+    return size < 2**62 and bool((position <= size).all()) and all((part >= 0).all() for part in parts)
 
 
 def _store(places, names, stamps, shards):

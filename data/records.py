@@ -14,7 +14,6 @@ these are different numbers below N: then row i is the record with that index.  
 import errno
 import glob
 import hashlib
-import json
 import os
 import re
 from collections import Counter
@@ -22,6 +21,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from data import json_shapes
 from data.errors import UserError
 from data.record_frames import HEADER
 from data.record_index import Shard, list_shards
@@ -30,6 +30,15 @@ from data.sources import HEADS, DataSet, Split, evenly_spaced
 DESCRIPTION = "dataset.json"  # beside the shards: class names, and how many records each shard holds
 IN_FOLDER = ("train-*", "*-train.tfrecord-*")  # train files of a folder: ours and TensorFlow's script's, TFDS'
 MAX_LABEL = 2**20  # no data set has as many classes: such a label is a damaged one
+# Of a shard, as a description may have it: each that is missing is listed as lost, and who knows who wrote that.
+MOST_RECORDS = 2**19
+_SHARDS = json_shapes.array(json_shapes.record({"name": json_shapes.text, "count": json_shapes.count}))
+_DESCRIPTION = json_shapes.record(
+    allowed={
+        "class_names": json_shapes.array(json_shapes.text),
+        "splits": json_shapes.table(json_shapes.record(allowed={"shards": _SHARDS})),
+    }
+)
 _NUMBERED = re.compile(r"(.*)-\d+-of-(\d+)(.*)", re.DOTALL)
 
 
@@ -235,12 +244,13 @@ def _unreadable(path, problem, records):
 def _description(folder):
     """(class names, {split: {path of a shard: number of its records}}) as DESCRIPTION tells, none where it does not."""
     try:
-        with open(os.path.join(folder, DESCRIPTION)) as file:
-            described = json.load(file)
-        splits = {
-            name: {os.path.join(folder, shard["name"]): int(shard["count"]) for shard in split.get("shards", [])}
-            for name, split in described.get("splits", {}).items()
-        }
-        return tuple(str(name) for name in described.get("class_names", ())), splits
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        described = json_shapes.read(os.path.join(folder, DESCRIPTION), _DESCRIPTION)
+    except (OSError, UserError):  # TFDS has files of that name, which say other things
         return (), {}
+    splits = {
+        name: {
+            os.path.join(folder, shard["name"]): min(shard["count"], MOST_RECORDS) for shard in split.get("shards", [])
+        }
+        for name, split in described.get("splits", {}).items()
+    }
+    return tuple(described.get("class_names", ())), splits

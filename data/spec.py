@@ -17,6 +17,8 @@ IMAGENET_HINT = (
 
 def parse_spec(spec: str) -> tuple[str, str]:
     """`"folder:/pictures"` -> `("folder", "/pictures")`; raises FlagError for a form that does not exist."""
+    if "\0" in spec:  # flagfiles may hold one
+        raise FlagError(f"--dataset={spec}: holds a zero byte, which no path does")
     form, colon, rest = spec.partition(":")
     takes_argument = ":" in FORMS.get(form, "")
     if form not in FORMS or bool(rest) != takes_argument or (colon and not takes_argument):

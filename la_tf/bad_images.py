@@ -126,11 +126,21 @@ class BadImages(keras.callbacks.Callback):
 
 
 def read(path):
-    """Returns the lines of a bad_images.csv as dicts, none when there is no file; a torn last line is passed over."""
+    """Returns the lines of a bad_images.csv as dicts, none when there is no file; a torn last line is passed over.
+
+    Raises UserError where it is damaged.
+    """
     if not Path(path).exists():
         return []
     with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return [line for line in csv.DictReader(file) if None not in line.values()]
+        reader = csv.DictReader(file)
+        try:
+            lines = [line for line in reader if None not in line.values()]
+            if lines and not ({*COLUMNS} <= {*lines[0]} and all(line["index"].isdecimal() for line in lines)):
+                raise ValueError(f"its columns should be {', '.join(COLUMNS)}, with whole numbers as index")
+        except (csv.Error, ValueError) as error:
+            raise UserError(f"{path}: is damaged ({error}); remove it: what is bad is found again") from None
+    return lines
 
 
 def as_csv(lines, header):

@@ -48,7 +48,8 @@ def _reading(name, epochs, run):
     sign, comment = metric.judge(values, newest, run) if math.isfinite(values[-1]) else (BAD, "not a number")
     if newest is not run.epochs[-1]:
         comment += f" (measured in epoch {newest['epoch'] + 1})"
-    return Reading(name, metric.title, metric.form.format(values[-1], **newest), metric.meaning, sign, comment)
+    value = metric.form.format(values[-1], **{"cluster_min": math.nan, "cluster_median": math.nan, **newest})
+    return Reading(name, metric.title, value, metric.meaning, sign, comment)
 
 
 def _close_mean(values, epoch, run):

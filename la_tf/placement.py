@@ -7,7 +7,9 @@ fields are.
 import re
 from dataclasses import dataclass, field
 
-from la_tf import paper_tables
+from data import json_shapes
+from data.errors import UserError
+from la_tf import paper_tables, results
 from la_tf.config import CIRCUMSTANCES, Config, interval
 from la_tf.paper_tables import backbone_letter, backbone_title, count
 from la_tf.resolve import BACKGROUND_SHARE, LEAST_BACKGROUND
@@ -18,6 +20,32 @@ IR_WITHOUT_BN = ("alexnet", "vgg16")  # the paper's plain IR rows of these have 
 CLUSTERINGS = {"alexnet": 3, "vgg16": 6}  # H, section 4.1; every ResNet has 10
 CLUSTERS = (1000, 10000, 20000, 30000)  # m in the paper's tables
 OTHER_NETWORKS = "Other networks"
+# What a line holds that belongs into a table, beyond what every one does.
+_SIZE = json_shapes.record(
+    {"spec": json_shapes.text, "train": json_shapes.count, "classes": json_shapes.count},
+    {
+        "test": json_shapes.optional(json_shapes.count),
+        "own": json_shapes.optional(json_shapes.boolean),
+        **dict.fromkeys(("hash", "test_hash"), json_shapes.optional(json_shapes.text)),
+    },
+)
+_FACTS = json_shapes.record(
+    allowed={
+        **dict.fromkeys(("method", "backbone", "name"), json_shapes.optional(json_shapes.text)),
+        "config": json_shapes.optional(json_shapes.record()),
+        "seed": json_shapes.optional(json_shapes.whole),
+    }
+)
+_SETTINGS = json_shapes.record(allowed={"seed": json_shapes.optional(json_shapes.whole)})
+_RECORD = json_shapes.record({"dataset": _SIZE, "subject": _FACTS, "settings": _SETTINGS})
+_TOP1 = json_shapes.record(
+    {"top1": json_shapes.finite}, {"ten_crop_top1": json_shapes.finite, "features": json_shapes.count}
+)
+_FOUND = {
+    "knn": _TOP1,
+    "linear": json_shapes.table(_TOP1),
+    "detection": json_shapes.record({"mAP": json_shapes.finite}),
+}
 NEAR = 0.1  # how far a number that follows N may be off
 # The choices behind an ablation that its table does not vary.
 PLAIN = {
@@ -68,8 +96,21 @@ class Entry:
 def entries(table, records):
     """Returns the Entries of `records` (dicts as `results.read` gives them) in the table of that name."""
     judged = (record for record in records if record["results"].get("judged", 1))
-    placed = (_PLACES[table](table, record) for record in judged)
+    placed = (_placed(table, record) for record in judged)
     return [entry for entry in placed if entry and entry.cells]
+
+
+def _placed(table, record):
+    """The Entry of a record, None where it belongs elsewhere; raises UserError where it lacks what a result has."""
+    try:
+        json_shapes.check(record, _RECORD)
+        json_shapes.check(record["results"], _FOUND.get(record["protocol"], json_shapes.anything))
+        return _PLACES[table](table, record)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise UserError(
+            f"{results.FILE}: the line with the id {record.get('id')!r:.40} is damaged ({error!r:.200}); delete it and "
+            "evaluate again"
+        ) from None
 
 
 # -- Tables 1, 2 and S2: transfer -------------------------------------------------------------------------------------

@@ -220,6 +220,16 @@ def test_a_list_that_is_not_there_is_named(tmp_path):
 def test_what_never_ends_is_not_read(device, folder):
     os.mkfifo(folder / "pipe")
     split = opened(folder / "list.txt", f"{device} 0\n").train
-    with pytest.raises(OSError, match="is no regular file"):
+    with pytest.raises(OSError, match="is no file"):
         split.source.read(0)
     assert split.common_size is None and len(split.fingerprint) == 64
+
+
+@pytest.mark.parametrize("text", ["a/1.jpg\0 0\n", "a/1.jpg,0\nb/\0.png,1\n", "path,label\na/1.jpg,0\n\0,1\n"])
+def test_a_zero_byte_is_refused_for_no_file_has_one(folder, text):
+    assert "has a path with a zero byte" in error_of(folder / "list.txt", text)
+
+
+@pytest.mark.parametrize("first", ["a/1.jpg\r,x\r,y", '"' + "x" * 200_000])
+def test_what_is_no_csv_is_refused(folder, first):
+    error_of(folder / "list.txt", f"{first}\n")

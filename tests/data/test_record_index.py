@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import struct
+import zipfile
 
 import numpy as np
 import pytest
@@ -431,3 +432,95 @@ def test_an_index_holds_no_pickles(folder):
     with np.load(index_of(folder), allow_pickle=False) as archive:
         assert json.loads(bytes(archive["about"]))["shards"][0][0] == "train-0"
         assert archive["rows"].dtype.itemsize * 1_281_167 < 50e6  # ImageNet's index is read in a moment
+
+
+def rewritten(folder, change=lambda about, rows: (about, rows), compressed=False):
+    """Writes the index anew with what `change` makes of its two parts."""
+    path = index_of(folder)
+    with np.load(path) as archive:
+        about, rows = json.loads(bytes(archive["about"])), archive["rows"].copy()
+    about, rows = change(about, rows)
+    save = np.savez_compressed if compressed else np.savez
+    with open(path, "wb") as file:
+        save(file, about=np.frombuffer(json.dumps(about).encode(), np.uint8), rows=rows)
+
+
+def with_rows(column, value):
+    def change(about, rows):
+        rows[column][3] = value
+        return about, rows
+
+    return change
+
+
+def with_shard(place, value):
+    def change(about, rows):
+        about["shards"][0][place] = value
+        return about, rows
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        with_rows("position", -1),
+        with_rows("position", 2**62),
+        with_rows("position", 2**63 - 1),
+        with_rows("begin", -5),
+        with_rows("length", -1),  # read(-1) would be the whole rest of the file
+        with_rows("length", 2**31 - 1),
+        with_shard(1, True),  # no stamp
+        with_shard(1, [float("inf"), 0, None]),
+        with_shard(2, 10**30),
+        with_shard(3, {"99": "is lost"}),
+        with_shard(3, {"-1": "is lost"}),
+        with_shard(3, {"x": "is lost"}),
+        with_shard(4, [None]),
+        lambda about, rows: ("[" * 100_000, rows),
+        lambda about, rows: (about, rows[:-1]),
+        lambda about, rows: (about, rows[None]),
+    ],
+)
+def test_an_index_that_leads_out_of_its_files_is_made_anew(folder, change):
+    before = [shard.rows.tolist() for shard in listed(folder)]
+    rewritten(folder, change)
+    again = listed(folder)
+    assert [shard.rows.tolist() for shard in again] == before
+    assert [shard.problems for shard in again] == [{}] * len(again)
+
+
+def test_a_compressed_index_is_none_of_ours_and_not_unpacked(folder):
+    before = [shard.rows.tolist() for shard in listed(folder)]
+    rewritten(folder, with_rows("label", 77))
+    assert [shard.rows.tolist() for shard in listed(folder)] != before  # which one could be told by
+    rewritten(folder, compressed=True)
+    assert [shard.rows.tolist() for shard in listed(folder)] == before
+
+
+@pytest.mark.parametrize(
+    "header", [b"(" * 100, b"{'descr': '<i8', 'shape': (99999999999999999999,)}", b"", b"\xff" * 30]
+)
+def test_an_index_whose_arrays_are_none_is_made_anew(folder, header):
+    before = [shard.rows.tolist() for shard in listed(folder)]
+    with zipfile.ZipFile(index_of(folder), "w") as file:
+        for name in ("about.npy", "rows.npy"):
+            file.writestr(name, b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header)
+    assert [shard.rows.tolist() for shard in listed(folder)] == before
+
+
+@settings(max_examples=100, deadline=None)
+@given(count=st.integers(0, 300), widths=st.lists(st.integers(0, 5000), max_size=5))
+def test_records_are_shared_out_one_by_one_or_not_to_the_same_end(count, widths):
+    wanted = [0] * len(widths)
+    for _ in range(count if widths else 0):
+        averages = [max(width, 0.5) / (share + 1) for width, share in zip(widths, wanted, strict=True)]
+        wanted[averages.index(max(averages))] += 1
+    found = record_frames._shares(count, widths)
+    assert sum(found) == sum(wanted)
+    # Where averages are equal, either may have one more.
+    assert all(abs(one - other) <= 1 for one, other in zip(found, wanted, strict=True))
+
+
+def test_a_count_without_end_is_no_work_without_end():
+    assert record_frames._shares(10**15, [1, 3]) == [10**15 // 4, 3 * 10**15 // 4]

@@ -9,6 +9,7 @@ from hypothesis import example as hypothesis_example
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data import records
 from data.errors import UserError
 from data.example_proto import bytes_span, features, first_int
 from data.record_index import ROW, Shard
@@ -428,12 +429,25 @@ def test_class_names_and_counts_come_from_the_description(tmp_path):
     assert dataset.class_names == ("ant", "bee", "cat") and dataset.class_count == 3
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"splits": 3}', '{"splits": {"train": {"shards": [{}]}}}', "null"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"splits": 3}', '{"splits": {"train": {"shards": [{}]}}}', "null", "[" * 100_000]
+)
 def test_a_description_that_says_nothing_is_passed_over(tmp_path, text):
     write_own(tmp_path)
     (tmp_path / "dataset.json").write_text(text)
     dataset = opened(tmp_path)
     assert dataset.class_names == () and dataset.train.size == 12
+
+
+@pytest.mark.parametrize("count", [10**30, 1e999, float("nan"), -1, "5", 4294967297])
+def test_a_count_that_no_shard_has_costs_neither_time_nor_memory(tmp_path, count):
+    write_own(tmp_path)
+    content = json.loads((tmp_path / "dataset.json").read_text())
+    content["splits"]["train"]["shards"][0]["count"] = count
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    assert len(records._description(str(tmp_path))[1].get("train", {})) in (0, 3)
+    believed = [number for shards in records._description(str(tmp_path))[1].values() for number in shards.values()]
+    assert max(believed, default=0) <= records.MOST_RECORDS
 
 
 def test_the_fingerprint_does_not_depend_on_the_index(tmp_path):

@@ -276,3 +276,13 @@ def test_of_a_mixed_set_the_labelled_rows_are_what_is_scored(tmp_path):
     experiment.train.labels[::3] = -1  # 8 of 24
     assert experiment.no_test_score is None and len(experiment.eval_specs()) == 1
     assert len(experiment.validation_rows) == 2 and (experiment.train.labels[experiment.validation_rows] >= 0).all()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a,b\nc,d\n", "split,index,name,reason\ntrain,x,a.jpg,is gone\n", "split,index,name\ntrain,1,a\n", "a\0\n1\r2"],
+)
+def test_a_damaged_list_is_named_with_the_remedy(tmp_path, text):
+    (tmp_path / bad_images.FILE).write_bytes(text.encode())
+    with pytest.raises(UserError, match=r"bad_images\.csv: is damaged .*; remove it"):
+        bad_images.read(tmp_path / bad_images.FILE)

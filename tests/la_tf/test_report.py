@@ -10,6 +10,7 @@ import subprocess
 
 import pytest
 
+from data.errors import UserError
 from la_tf import results
 from la_tf.comparison import compare
 from la_tf.paper_tables import TABLES
@@ -508,3 +509,22 @@ def test_the_main_writes_a_file_and_says_when_the_paper_is_alone(runs):
 def test_exit_codes(flags, code, message):
     done = run("la_tf.report", *flags)
     assert done.returncode == code and done.stderr.startswith(message) and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dataset": {"spec": "digits"}},
+        {"dataset": {"spec": 5, "train": 1437, "classes": 10}},
+        {"results": {"top1": "0.5"}},
+        {"results": {"top1": float("nan")}},
+        {"results": {}},
+        {"subject": {"config": 5}},
+        {"subject": {"seed": [0]}},
+        {"subject": {"backbone": ["resnet18"]}},
+        {"protocol": "linear", "results": {"conv5": 0.5}},
+    ],
+)
+def test_a_line_that_lacks_what_a_table_needs_is_named(change):
+    with pytest.raises(UserError, match=r"the line with the id 'x7' is damaged .*; delete it"):
+        compare("1", [{"id": "x7", **knn(0.5)} | change])

@@ -213,3 +213,8 @@ def test_untrained_networks_are_a_bar_for_their_kind():
         for other in ({"data": "b"}, {"image_size": 64}, {"backbone": "resnet10"}, {"width": 8})
     ]
     assert untrained_knn([untrained, same, *others]) == [0.7, 0.7, None, None, None, None]
+
+
+def test_cluster_sizes_without_a_median_are_shown_all_the_same():
+    made = run(epochs(knn=(0.5,) * 6, cluster_max=9))
+    assert next(reading.value for reading in readings(made) if reading.name == "cluster_max") == "nan / nan / 9"
