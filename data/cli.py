@@ -58,6 +58,8 @@ def _parsed(argv, places):
     """Parses the flags; returns what is left over. FlagErrors name the file and line that an argument stands in."""
     try:
         return flags.FLAGS(argv)
+    except RecursionError:  # absl looks for flags that are called alike
+        raise FlagError("the name of a flag is far too long to be one") from None
     except flags.Error as error:
         named = re.match(r"(?:Unknown command line flag|flag) '?(?:--)?(\w+)", str(error))
         raise FlagError(_at(places, named and named[1]) + " ".join(str(error).split())) from None

@@ -4,10 +4,30 @@ import hashlib
 import json
 import os
 
+from data import json_shapes
 from data.errors import UserError
 from data.sources import DataSet
 
 FILE = "dataset.json"
+_SPLIT = json_shapes.record(
+    {"count": json_shapes.count, "fingerprint": json_shapes.text},
+    {
+        "names": json_shapes.array(json_shapes.text),
+        "bytes": json_shapes.array(json_shapes.whole),
+        "records": json_shapes.array(json_shapes.whole),
+    },
+)
+_MANIFEST = json_shapes.record(
+    {
+        **dict.fromkeys(("spec", "kind", "hash"), json_shapes.text),
+        "class_names": json_shapes.array(json_shapes.text),
+        "splits": json_shapes.table(_SPLIT),
+    },
+    {  # which older runs do not have
+        "class_count": json_shapes.count,
+        "common_size": json_shapes.optional(json_shapes.shaped(json_shapes.count, json_shapes.count)),
+    },
+)
 
 
 def manifest(dataset: DataSet) -> dict:
@@ -54,12 +74,8 @@ def freeze(dataset: DataSet, model_dir: str) -> dict:
         return new
     old = read(model_dir)
     if old["hash"] != new["hash"]:
-        try:
-            difference = first_difference(old, new)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise _damaged(path, error) from error
         raise UserError(
-            f"--dataset={dataset.spec}: not what {model_dir} was started with: {difference}; "
+            f"--dataset={dataset.spec}: not what {model_dir} was started with: {first_difference(old, new)}; "
             "restore it or choose another --model_dir"
         )
     return new
@@ -69,23 +85,9 @@ def read(model_dir: str) -> dict:
     """The manifest in `model_dir`; raises UserError where it is missing or damaged."""
     path = os.path.join(model_dir, FILE)
     try:
-        with open(path) as file:
-            content = json.load(file)
-        summary(content)
-        if not all(isinstance(content[key], str) for key in ("spec", "kind", "hash")):
-            raise TypeError("spec, kind and hash are no text")
-        if not all(type(split["count"]) is int for split in content["splits"].values()):
-            raise TypeError("a count is no number")
-        list(content["class_names"])
+        return json_shapes.read(path, _MANIFEST, "restore it or choose another --model_dir")
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _damaged(path, error) from error
-    return content
-
-
-def _damaged(path, error):
-    return UserError(f"{path}: is damaged ({error!r}); restore it or choose another --model_dir")
 
 
 def first_difference(old: dict, new: dict) -> str:

@@ -151,7 +151,7 @@ def view_of(description):
     stored = description.get("view")  # exports that are older than this entry saw any picture as a photograph
     if stored is None:
         return encoded.View(description["preprocessing"]["image_size"])
-    size = stored["common_size"]
+    size = stored.get("common_size")
     return encoded.View(**stored | {"common_size": tuple(size) if size else None})
 
 

@@ -19,17 +19,17 @@ import os
 import re
 import shutil
 import time
-import zipfile
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 import numpy as np
 
+from data import json_shapes
 from data.errors import UserError
 from data.stored_arrays import open_npz
-from la_tf.model_dir import checked, read_json
+from la_tf.model_dir import read_json
+from la_tf.names_file import shown
 from la_tf.processes import ALONE
 
 FORMAT = 1
@@ -37,7 +37,16 @@ CHECKSUMS = "sha256.json"
 DAMAGED = ".damaged"  # behind the name of a checkpoint that was set aside
 REMEDY = "remove that checkpoint, and the one before it is taken"
 LONGEST_WAIT = 600  # seconds, for the rows of another process
-_NAMES = re.compile(r"(rows/)?[^/]+")  # of files within a checkpoint
+_STATE = json_shapes.record(
+    {"step": json_shapes.count},
+    {
+        "epoch": json_shapes.whole,
+        "logs": json_shapes.table(json_shapes.one_of(json_shapes.number, json_shapes.text)),
+        **dict.fromkeys(("hooks", "found", "settled"), json_shapes.record()),
+        **dict.fromkeys(("stopped", "finished"), json_shapes.boolean),
+        "rollbacks": json_shapes.count,
+    },
+)
 _NAME = re.compile(r"step-(\d{8,})")
 
 
@@ -77,12 +86,16 @@ def problem(checkpoint):
     """
     checkpoint = Path(checkpoint)
     try:
-        stored = read_json(checkpoint / CHECKSUMS)
+        stored = json_shapes.read(checkpoint / CHECKSUMS, json_shapes.table(json_shapes.text))
+    except FileNotFoundError:
+        return None
     except UserError:
-        return f"{CHECKSUMS} is damaged" if (checkpoint / CHECKSUMS).exists() else None
+        return f"{CHECKSUMS} is damaged"
+    # Nothing is opened but what lies in the folder, wherever a name may lead: /dev/zero has no end.
+    there = {str(path.relative_to(checkpoint)) for path in checkpoint.rglob("*") if path.is_file()}
     for name, wanted in stored.items():
-        if not _NAMES.fullmatch(name):
-            return f"{CHECKSUMS} is damaged"
+        if name not in there:
+            return f"{shown(name)[:80]} is missing"
         try:
             if _checksum(checkpoint / name) != wanted:
                 return f"{name} is damaged"
@@ -134,14 +147,17 @@ def read_state(checkpoint):
     """Returns the state of a checkpoint folder as a dict; raises Gone, or UserError for a damaged one."""
     path = Path(checkpoint) / "state.json"
     try:
-        state = checked(path, read_json(path), step=int)
+        state = read_json(path)
     except UserError:
         if not Path(checkpoint).exists():
             raise Gone(checkpoint) from None
         raise
     if state.get("format") != FORMAT:
         raise UserError(f"{path}: is format {state.get('format')!r:.40}, this version reads {FORMAT}")
-    return state
+    try:
+        return json_shapes.check(state, _STATE)
+    except ValueError as error:
+        raise UserError(f"{path}: is damaged ({error}); {REMEDY}") from None
 
 
 def read_arrays(checkpoint):
@@ -176,10 +192,10 @@ class Arrays:
             with self._damage():
                 return self._npz[name]
         try:
-            return np.load(self._rows[name], mmap_mode="r", allow_pickle=False)
+            return _mapped(self._rows[name])
         except FileNotFoundError:
             raise Gone(self._rows[name].parents[1]) from None
-        except ValueError as error:
+        except Exception as error:  # whatever NumPy raises on a broken file
             raise UserError(f"{self._rows[name]}: is damaged ({error})") from None
 
     @contextlib.contextmanager
@@ -189,7 +205,7 @@ class Arrays:
             yield
         except FileNotFoundError:
             raise
-        except (OSError, EOFError, KeyError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        except Exception as error:  # whatever NumPy and zipfile raise on broken files
             raise UserError(f"{self._path}: is damaged ({error}); {REMEDY}") from error
 
     def get(self, name):
@@ -201,6 +217,16 @@ class Arrays:
 
     def __exit__(self, *_):
         self._npz.close()
+
+
+def _mapped(path):
+    """Returns the array in a file as np.memmap; by a head of no bytes an entry NumPy would divide, which kills."""
+    with open(path, "rb") as file:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    if not dtype.itemsize or min(shape, default=0) < 0:
+        raise ValueError(f"it is said to be {dtype} {list(shape)}")
+    return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 class Part(NamedTuple):

