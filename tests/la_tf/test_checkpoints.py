@@ -112,7 +112,7 @@ def test_a_pickle_is_neither_written_nor_read(tmp_path):
             header = archive.read(member)[:128]
             assert member.endswith(".npy") and b"'|O'" not in header
     np.savez(path / "arrays.npz", harmful=np.array([{"a": 1}], object))
-    with pytest.raises(UserError, match="allow_pickle|harmful.npy is said to be object"):
+    with pytest.raises(UserError, match=r"allow_pickle|harmful\.npy is said to be object"):
         checkpoints.read_arrays(path)["harmful"]
 
 
