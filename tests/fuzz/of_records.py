@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 
+from data.errors import UserError
 from data.record_index import ROW, list_shards
 from data.sources import open_dataset
 from tests.fuzz import json_trees, npz_files, octets, picture_files, record_files
@@ -55,7 +56,10 @@ def records(folder) -> Subject:
 
 
 def record_data(folder) -> Subject:
-    """A record read by TensorFlow at its place, in a file that was changed after it was listed."""
+    """A record read by TensorFlow at its place, in a file that was changed after it was listed.
+
+    Not beyond its end: listing refuses a header that says so, and TensorFlow takes the memory for whatever one says.
+    """
     import tensorflow as tf
 
     from data.reading import record_at
@@ -73,6 +77,8 @@ def record_data(folder) -> Subject:
     def read(data):
         path.write_bytes(data[8:])
         position = int.from_bytes(data[:8], "little", signed=True)
+        if 0 <= position and int.from_bytes(data[8:][position : position + 8], "little") > len(data):
+            raise UserError("refused when it is listed")
         try:
             at(tf.constant(os.fsencode(path)), tf.constant(position, tf.int64))
         except tf.errors.OpError as error:  # what `reading.problem` and `ignore_errors` expect
