@@ -77,7 +77,7 @@ def record_data(folder) -> Subject:
     def read(data):
         path.write_bytes(data[8:])
         position = int.from_bytes(data[:8], "little", signed=True)
-        if 0 <= position and int.from_bytes(data[8:][position : position + 8], "little") > len(data):
+        if position >= 0 and int.from_bytes(data[8:][position : position + 8], "little") > len(data):
             raise UserError("refused when it is listed")
         try:
             at(tf.constant(os.fsencode(path)), tf.constant(position, tf.int64))
