@@ -1,6 +1,7 @@
 """The dependency rule of WORKSPACE.md, read off the import statements: who imports whom, who defines flags."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -234,3 +235,11 @@ def test_the_rule_sees_mains_and_flags():
     assert defines_flags(ast.parse('from absl.flags import DEFINE_float\nDEFINE_float("x", 1.0, "")'))
     assert reads_flags(ast.parse('flags.FLAGS["x"].value'))
     assert not reads_flags(ast.parse("AUGMENTATION_FLAGS"))
+
+
+def test_every_test_that_the_readme_names_is_there():
+    readme = (ROOT / "README.md").read_text()
+    named = {*re.findall(r"`(test_\w+)`", readme), *re.findall(r"`(?:\S*/)?(test_\w+\.py)`", readme)}
+    files = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    there = {*files, *re.findall(r"^def (test_\w+)", "\n".join(files.values()), re.MULTILINE)}
+    assert len(named) > 15 and named <= there

@@ -1,12 +1,15 @@
 """What makes a folder the folder of one run, and metrics.jsonl across kills and resumes."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
 from data.errors import UserError
 from la_tf import model_dir
 from la_tf.model_dir import MetricsFile
+from tests.programs import ROOT
 
 IDENTITY = {"tau": 0.07, "method": "la", "drop_epochs": [160, 190], "image_size": None}
 
@@ -97,6 +100,25 @@ def test_a_folder_in_which_a_process_trains_is_closed_to_others_until_it_ends(tm
         claim(tmp_path)  # the lock does not make the folder look used
     with model_dir.locked(tmp_path):
         pass
+
+
+def test_a_process_that_was_killed_holds_no_lock(tmp_path):
+    script = (
+        f"from la_tf import model_dir\nwith model_dir.locked({str(tmp_path)!r}):\n    print(1, flush=True); input()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with holder:
+        holder.stdout.readline()
+        assert model_dir.is_locked(tmp_path)
+        with pytest.raises(UserError, match="another process is training there"), model_dir.locked(tmp_path):
+            pass
+        holder.kill()
+    assert not model_dir.is_locked(tmp_path)
+    with model_dir.locked(tmp_path):
+        pass
+    assert not model_dir.is_locked(tmp_path / "nothing")
 
 
 def metrics(folder, *steps):
