@@ -23,8 +23,11 @@ def read_description(folder):
         for name in ("config", "imported", "view"):  # which not every export has
             if description.get(name) is not None:
                 model_dir.checked(path, description, **{name: dict})
-        view = description.get("view") or {"image_size": 0, "common_size": None}
-        model_dir.checked(path, view, image_size=int, common_size=list | None)
+        view = description.get("view")
+        if view is None:  # of before there was one
+            model_dir.checked(path, description, preprocessing=dict)
+            view = {"image_size": description["preprocessing"].get("image_size")}
+        model_dir.checked(path, {"common_size": None, **view}, image_size=int, common_size=list | None)
         if unknown := view.keys() - {"image_size", "kind", "common_size"}:
             raise ValueError(f"view has an unknown {min(unknown)}")
         checked_architecture(description["architecture"])

@@ -103,9 +103,8 @@ def test_a_folder_in_which_a_process_trains_is_closed_to_others_until_it_ends(tm
 
 
 def test_a_process_that_was_killed_holds_no_lock(tmp_path):
-    script = (
-        f"from la_tf import model_dir\nwith model_dir.locked({str(tmp_path)!r}):\n    print(1, flush=True); input()"
-    )
+    hold = f"with model_dir.locked({str(tmp_path)!r}):\n    print(1, flush=True)\n    input()"
+    script = f"from la_tf import model_dir\n{hold}"
     holder = subprocess.Popen(
         [sys.executable, "-c", script], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
