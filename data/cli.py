@@ -110,7 +110,8 @@ def _guarded(main, resumes):
     except MemoryError as error:
         if flags.FLAGS.debug:
             raise
-        _leave(UserError(f"out of memory{f' ({error})' if str(error) else ''}: lower --batch_size, or the data's size"))
+        what = f" ({error})" if str(error) else ""
+        _leave(UserError(f"out of memory{what}: lower --batch_size, --image_size or --workers, where there are"))
     except KeyboardInterrupt:
         print("stopped; the same command resumes" if resumes else "stopped", file=sys.stderr)
         sys.exit(130)

@@ -14,7 +14,7 @@ import numpy as np
 def open_npz(path):
     """Returns the arrays of a file by name, read as they are asked for (never a pickle), as `np.load` does.
 
-    Raises OSError, and ValueError saying what is wrong with a file that is none, is damaged or claims too much.
+    Raises OSError, and ValueError saying what is wrong with a file that is damaged or claims too much.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -22,7 +22,7 @@ def open_npz(path):
                 _check(archive, member, os.path.getsize(path))
         return np.load(path, allow_pickle=False)
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:  # the last two: ways to pack
-        raise ValueError(f"is damaged ({error})") from None
+        raise ValueError(str(error)) from None
 
 
 def _check(archive, member, size):

@@ -29,6 +29,10 @@ class EventFolder:
                     tf.summary.scalar(name, value)
         self.writer.flush()
 
+    def close(self):
+        """Closes the file of TensorBoard's events."""
+        self.writer.close()
+
 
 class MetricsWriter(keras.callbacks.Callback):
     """Writes the metrics of epochs, and of the steps that are logged, to metrics.jsonl and TensorBoard."""
@@ -36,9 +40,12 @@ class MetricsWriter(keras.callbacks.Callback):
     def __init__(self, model_dir):
         super().__init__()
         self.model_dir = model_dir
+        self.events = None
 
     def on_train_begin(self, logs=None):
         """Forgets what a killed process wrote after its last checkpoint."""
+        if self.events is not None:  # of before a rollback
+            self.events.close()
         MetricsFile(self.model_dir).cut(logs["step"])
         self.events = EventFolder(self.model_dir)
 

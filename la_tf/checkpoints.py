@@ -34,6 +34,7 @@ from la_tf.processes import ALONE
 
 FORMAT = 1
 CHECKSUMS = "sha256.json"
+NEEDED = ("arrays.npz", "state.json")  # of every checkpoint
 DAMAGED = ".damaged"  # behind the name of a checkpoint that was set aside
 REMEDY = "remove that checkpoint, and the one before it is taken"
 LONGEST_WAIT = 600  # seconds, for the rows of another process
@@ -55,6 +56,10 @@ class Gone(UserError):
 
     def __init__(self, checkpoint):
         super().__init__(f"{checkpoint}: was removed meanwhile, as the run trains on; start again")
+
+
+class Damaged(UserError):
+    """A checkpoint that cannot be read; the message says what of it, and what to do."""
 
 
 def folder(model_dir):
@@ -88,8 +93,10 @@ def problem(checkpoint):
     try:
         stored = json_shapes.read(checkpoint / CHECKSUMS, json_shapes.table(json_shapes.text))
     except FileNotFoundError:
-        return None
+        return next((f"{name} is missing" for name in NEEDED if not (checkpoint / name).is_file()), None)
     except UserError:
+        return f"{CHECKSUMS} is damaged"
+    if not {*NEEDED} <= stored.keys():
         return f"{CHECKSUMS} is damaged"
     # Nothing is opened but what lies in the folder, wherever a name may lead: /dev/zero has no end.
     there = {str(path.relative_to(checkpoint)) for path in checkpoint.rglob("*") if path.is_file()}
@@ -144,30 +151,28 @@ def best(model_dir, metric):
 
 
 def read_state(checkpoint):
-    """Returns the state of a checkpoint folder as a dict; raises Gone, or UserError for a damaged one."""
+    """Returns the state of a checkpoint folder as a dict; raises Gone, or Damaged."""
     path = Path(checkpoint) / "state.json"
     try:
         state = read_json(path)
-    except UserError:
-        if not Path(checkpoint).exists():
-            raise Gone(checkpoint) from None
-        raise
+    except UserError as error:
+        raise Damaged(f"{error}; {REMEDY}") if Path(checkpoint).exists() else Gone(checkpoint) from None
     if state.get("format") != FORMAT:
-        raise UserError(f"{path}: is format {state.get('format')!r:.40}, this version reads {FORMAT}")
+        raise Damaged(f"{path}: is format {state.get('format')!r:.40}, this version reads {FORMAT}")
     try:
         return json_shapes.check(state, _STATE)
     except ValueError as error:
-        raise UserError(f"{path}: is damaged ({error}); {REMEDY}") from None
+        raise Damaged(f"{path}: is damaged ({error}); {REMEDY}") from None
 
 
 def read_arrays(checkpoint):
-    """Returns the `Arrays` of a checkpoint folder; raises Gone, or UserError for a damaged one."""
+    """Returns the `Arrays` of a checkpoint folder; raises Gone, or Damaged."""
     try:
         return Arrays(checkpoint)
     except FileNotFoundError:
         if not Path(checkpoint).exists():
             raise Gone(checkpoint) from None
-        raise UserError(f"{checkpoint}: has no arrays.npz; {REMEDY}") from None
+        raise Damaged(f"{checkpoint}: has no arrays.npz; {REMEDY}") from None
 
 
 class Arrays:
@@ -185,7 +190,7 @@ class Arrays:
         self.files = [*self._npz.files, *self._rows]
 
     def __getitem__(self, name):
-        """Returns the array called `name`; raises KeyError where there is none, Gone, UserError for a damaged file."""
+        """Returns the array called `name`; raises KeyError where there is none, Gone, Damaged."""
         if name not in self._rows:
             if name not in self._npz.files:
                 raise KeyError(name)
@@ -196,7 +201,7 @@ class Arrays:
         except FileNotFoundError:
             raise Gone(self._rows[name].parents[1]) from None
         except Exception as error:  # whatever NumPy raises on a broken file
-            raise UserError(f"{self._rows[name]}: is damaged ({error})") from None
+            raise Damaged(f"{self._rows[name]}: is damaged ({error})") from None
 
     @contextlib.contextmanager
     def _damage(self):
@@ -206,7 +211,7 @@ class Arrays:
         except FileNotFoundError:
             raise
         except Exception as error:  # whatever NumPy and zipfile raise on broken files
-            raise UserError(f"{self._path}: is damaged ({error}); {REMEDY}") from error
+            raise Damaged(f"{self._path}: is damaged ({error}); {REMEDY}") from error
 
     def get(self, name):
         """Returns the array called `name`, None where there is none."""
@@ -377,6 +382,8 @@ def _finish(target, temporary, arrays, state):
     with open(temporary / CHECKSUMS, "w") as file:
         json.dump({str(path.relative_to(temporary)): _checksum(path) for path in files}, file, indent=1)
         _sync(file)
+    for folder_ in {path.parent for path in files} | {temporary}:
+        _sync_folder(folder_)
     os.rename(temporary, target)
     _sync_folder(target.parent)
 

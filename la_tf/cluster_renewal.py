@@ -143,7 +143,13 @@ class Renewal:
 
         def find():
             started = time.perf_counter()
-            labels = {name: self._cluster(name, rows, last[images], moment) for name, last in before.items()}
+            try:
+                labels = {name: self._cluster(name, rows, last[images], moment) for name, last in before.items()}
+            except MemoryError:
+                raise UserError(
+                    f"out of memory in clustering {len(rows):,} rows: take --cluster_sample=256, lower --clusters "
+                    "or --clusterings, or spread the bank by --bank_sharding=sharded"
+                ) from None
             found = {"cluster_seconds": time.perf_counter() - started}
             if "cluster_labels" in labels:
                 last = before["cluster_labels"][images]

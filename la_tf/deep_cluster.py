@@ -227,6 +227,12 @@ class DeepCluster(Method):
         self.class_kernel.assign_sub(rate_of_scaled * by_kernel + rate * self.weight_decay * self.class_kernel)
         self.class_bias.assign_sub(rate_of_scaled * by_bias)
 
+    @property
+    def finite(self):
+        """Whether what is learned consists of numbers, the class layer too."""
+        layer = (self.class_kernel, self.class_bias)
+        return super().finite and all(np.isfinite(weight.numpy()).all() for weight in layer)
+
     # -- a round ------------------------------------------------------------------------------------------------------
 
     def begin_epoch(self, epoch):

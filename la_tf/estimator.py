@@ -19,6 +19,7 @@ from la_tf.serving import Bank
 from la_tf.specs import InputContext, ModeKeys
 from la_tf.training_loop import TrainingLoop
 
+NOTHING_SAID = {"found": {}, "logs": {}, "stopped": False, "finished": False}  # of a checkpoint by hand
 POLL_SECONDS = 2.0  # how often an evaluator looks for a new checkpoint
 
 
@@ -166,7 +167,7 @@ class Estimator:
             else:
                 arrays[name] = variable.numpy()
         hook_states = {type(hook).__name__: hook.get_state() for hook in hooks if hasattr(hook, "get_state")}
-        return self._writer.write(self.step, arrays, {"hooks": hook_states, **state}, parts)
+        return self._writer.write(self.step, arrays, {**NOTHING_SAID, "hooks": hook_states, **state}, parts)
 
     @property
     def saving(self):
@@ -268,6 +269,10 @@ def follow(estimator, eval_specs, report=print, warn=print):
             estimator.restore(checkpoint)
         except checkpoints.Gone:
             time.sleep(POLL_SECONDS)  # the training process has removed it meanwhile: a newer one is there
+            continue
+        except checkpoints.Damaged as error:
+            warn(f"{error}; waiting for another one")
+            seen = checkpoint
             continue
         seen = checkpoint
         metrics = {"step": state["step"], "epoch": state["epoch"]}

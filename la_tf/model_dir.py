@@ -207,11 +207,17 @@ def write_text(path, text):
         raise OSError(errno.EEXIST, "is no file", str(path))  # root may well replace a device
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:  # names of files may be any bytes
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        # Names of files, which it may hold, may be any bytes.
+        with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()  # it takes the room that is missing
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 class MetricsFile:
@@ -226,6 +232,8 @@ class MetricsFile:
         try:
             with open(self.path, "a") as file:
                 file.write(json.dumps(record) + "\n")
+                file.flush()
+                os.fsync(file.fileno())  # a checkpoint of that step may be on disk before
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.path)) from None  # a full disk does not say where
 
@@ -259,6 +267,4 @@ class MetricsFile:
         kept = [record for record in records if wanted(record)]
         if not self.path.exists():
             return
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        os.replace(temporary, self.path)
+        write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from data.errors import FlagError
 from data.pipeline import steps_per_epoch
-from la_tf import fast_readout, fine_tuning, knn, linear_probe, model_dir, schedules
+from la_tf import checkpoints, fast_readout, fine_tuning, knn, linear_probe, model_dir, schedules
 from la_tf.callbacks import MetricsWriter, Progress
 from la_tf.estimator import Estimator
 from la_tf.experiment import EVALUATION_BATCH
@@ -22,6 +22,11 @@ from la_tf.linear_probe import EachPlateau, LinearReadouts
 from la_tf.specs import EvalSpec, RunConfig, TrainSpec
 
 FEW_STEPS = 500  # below, readouts have hardly begun (on 216 pictures, 30 epochs were worse than --fast by 10 points)
+
+
+def warn(text):
+    """Prints a warning."""
+    print(f"warning: {text}", file=sys.stderr)
 
 
 def with_progress(batches, size, title):
@@ -92,7 +97,7 @@ def linear_readouts(evaluation):
         batches = with_progress(evaluation.central_batches("train", rows), len(rows), "features")
         solutions = fast_readout.solve(model, batches, len(rows))
         if warning := fast_readout.warning(solutions):
-            print(f"warning: {warning}", file=sys.stderr)
+            warn(warning)
         told = {endpoint: solution._asdict() for endpoint, solution in solutions.items()}
     else:
         model, epochs = trained_readouts(evaluation, readouts, rows)
@@ -113,11 +118,9 @@ def trained_readouts(evaluation, readouts, rows):
     batch_size = evaluation.config.data.batch_size
     steps = config.epochs * steps_per_epoch(evaluation.train, batch_size, len(rows))
     if steps < FEW_STEPS:
-        print(
-            f"warning: {steps} steps in all are few for readouts; lower --batch_size, raise --epochs, or take --fast",
-            file=sys.stderr,
-        )
-    estimator = Estimator(readouts, RunConfig(str(evaluation.folder), config.seed, keep_checkpoint_max=1))
+        warn(f"{steps} steps in all are few for readouts; lower --batch_size, raise --epochs, or take --fast")
+    checkpoints.set_aside_damaged(evaluation.folder, warn)
+    estimator = Estimator(readouts, RunConfig(str(evaluation.folder), config.seed, keep_checkpoint_max=2))
     endpoints = list(estimator.model.readouts)
     hooks = [EachPlateau(endpoints, config.patience, monitor=monitored)]
     looked_at = ("train", evaluation.validation_rows) if monitored == "validation" else ("test", None)
@@ -169,7 +172,8 @@ def fine_tuned(evaluation, rows, start, name):
         model.compile(keras.optimizers.SGD(rate, momentum=config.momentum))
         return model
 
-    estimator = Estimator(classifier, RunConfig(str(folder), config.seed, keep_checkpoint_max=1))
+    checkpoints.set_aside_damaged(folder, warn)
+    estimator = Estimator(classifier, RunConfig(str(folder), config.seed, keep_checkpoint_max=2))
     estimator.train(train_spec(evaluation, folder, rows, batch_size, steps))
     logits = tf.function(lambda images: {"classes": estimator.model(images)}, reduce_retracing=True)
     scores = linear_probe.score(logits, evaluation.scored_batches())["classes"]

@@ -26,7 +26,7 @@ class RunConfig:
     keep_checkpoint_max: int = 3
     keep_best: str | None = None  # a metric: the checkpoint with the highest one stays beside the newest
     log_step_count_steps: int = 100
-    on_nan: str = "stop"  # one of ON_NAN; rollback: to the last checkpoint, at half the learning rate
+    on_nan: str | None = None  # one of ON_NAN; None: it stops, and nobody is told of a flag
     strategy: Any = None  # of tf.distribute; None: one device
     deterministic: bool = False  # TensorFlow's deterministic kernels: slower, bit-identical on one machine
 

@@ -40,7 +40,8 @@ def main():
                     warn(warning)
             else:
                 experiment.check()
-            state = experiment.finished()
+            # Only the first one sets a damaged checkpoint aside: till it has, the others do not believe one.
+            state = experiment.finished() if first or is_whole(checkpoints.latest(folder)) else None
             if state is None:
                 train(experiment)
                 if first and experiment.config.run.mode == "train":
@@ -66,6 +67,11 @@ def check_warm_start(run):
             stored_config(source)  # which a detector, for one, does not have
         except UserError as error:
             raise UserError(f"--warm_start={source}: {error}") from None
+
+
+def is_whole(checkpoint):
+    """Tells whether there is a checkpoint, and nothing wrong with it."""
+    return checkpoint is not None and checkpoints.problem(checkpoint) is None
 
 
 def warn(text):

@@ -1,5 +1,6 @@
 """The loop of `Estimator.train`: from the newest checkpoint, step by step and epoch by epoch, to the last step."""
 
+import contextlib
 import math
 import signal
 import sys
@@ -10,6 +11,7 @@ import tensorflow as tf
 
 from data.errors import Stopped, UserError
 from la_tf import checkpoints, schedules, stop_signals
+from la_tf.names_file import shown
 from la_tf.specs import InputContext, ModeKeys
 
 ROLLBACKS = 3  # of a run, at most: the last one learns at an eighth of the rate
@@ -58,10 +60,12 @@ class TrainingLoop:
                         return self._train()
                     except Diverged as diverged:
                         self._roll_back(diverged)
-            finally:
+            except BaseException:
                 # Alone: one of several processes would wait in vain for what another that is gone has not written.
                 if self.replicas.processes.count == 1:
-                    self.estimator.written()
+                    with contextlib.suppress(UserError):  # what ended the run is to be told, not what came of it
+                        self.estimator.written()
+                raise
 
     def _train(self):
         logs = self._resume()
@@ -150,7 +154,11 @@ class TrainingLoop:
         while self.step < end:
             self._stop_if_asked(epoch)
             self.estimator.check_saved()
-            self.found |= self.model.begin_step(self.step)
+            try:
+                self.found |= self.model.begin_step(self.step)
+            except UserError:
+                self._check(self.model.epoch_metrics()["loss"], self.model.finite)  # it may fail of what is no number
+                raise
             batch = next(batches)
             self.train_step(batch, self.model.variant(self.step))
             self.step += 1
@@ -218,13 +226,15 @@ class TrainingLoop:
             rate = float(tf.convert_to_tensor(self.model.optimizer.learning_rate))
             what = f"the loss is {loss}" if not math.isfinite(loss) else "weights are no numbers any more"
             what += f" at step {self.step}, learning rate {rate:.2g}{self._first_failure()}"
-            good = self.estimator.latest_checkpoint()
+            with contextlib.suppress(UserError):  # of writing: this comes first
+                self.estimator.written()
+            good = checkpoints.latest(self.config.model_dir)
             remedy = "lower --learning_rate"
-            if good:
+            if good and self.config.on_nan is not None:
                 remedy += " in a new --model_dir"
             if good and self.model.warm_starts:
                 remedy += f", from scratch or by --warm_start={self.config.model_dir}"
-            if good and self.config.on_nan != "rollback":
+            if good and self.config.on_nan == "stop":
                 remedy += "; or take --on_nan=rollback"
             raise Diverged(what, remedy + (f" ({good.name} is kept)" if good else ""))
         # Every skipped step halves the scale: one that lies below 1 was not what made the gradients overflow.
@@ -241,7 +251,7 @@ class TrainingLoop:
             return ""
         step, rows = found
         names = self.spec.names
-        named = ", ".join(names[row] if names is not None else f"picture {row}" for row in rows)
+        named = ", ".join(shown(names[row]) if names is not None else f"picture {row}" for row in rows)
         return f"; it first was at step {step}, with {named}"
 
     def _save(self, epoch, logs=None):
@@ -252,8 +262,8 @@ class TrainingLoop:
         self.estimator.begin_save(
             self.spec.hooks,
             epoch=epoch,
-            found=self.found,
-            logs=logs or {},
+            found=dict(self.found),  # they change while a thread writes them
+            logs=dict(logs or {}),
             stopped=self.model.stop_training,
             finished=self._finished(),
             rollbacks=self.rollbacks,

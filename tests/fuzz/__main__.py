@@ -9,7 +9,6 @@ its process. Inputs are functions of seed, reader and number; those that failed 
 """
 
 import math
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -57,8 +56,9 @@ def main():
         raise FlagError(f"--inputs={inputs} --first={first}: at least 1 input, counted from 0")
     seed = time.time_ns() % 2**31 if seed is None else seed
     out = Path(out).resolve()
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
+    out.mkdir(parents=True, exist_ok=True)
+    for old in (*out.glob("coverage.*"), *out.glob("*.input")):  # what failed before stays
+        old.unlink()
     print(f"seed {seed}; failures are kept in {out / 'failures'}", file=sys.stderr)
     tallies = [*_tallies(names, seed, first, inputs, out, seconds)]
     _count_branches(tallies, out)

@@ -166,10 +166,22 @@ def test_damage_is_told_by_the_checksums(tmp_path, name, how):
     assert checkpoints.problem(path) == f"{name} is {'missing' if how == 'gone' else 'damaged'}"
 
 
+@pytest.mark.parametrize("name", ["arrays.npz", "state.json"])
+def test_without_checksums_what_every_checkpoint_needs_has_to_be_there(tmp_path, name):
+    path = write(tmp_path, 5)
+    (path / "sha256.json").unlink()
+    assert checkpoints.problem(path) is None  # one of before there were any
+    (path / name).unlink()
+    assert checkpoints.problem(path) == f"{name} is missing"
+    (path / "sha256.json").write_text("{}")
+    assert checkpoints.problem(path) == "sha256.json is damaged"
+
+
 @pytest.mark.parametrize("name", ["../config.json", "/dev/zero", "rows/../../config.json", "a/b"])
 def test_checksums_of_files_elsewhere_are_not_looked_at(tmp_path, name):
     path = write(tmp_path, 5)
-    (path / "sha256.json").write_text(json.dumps({name: "0" * 64}))
+    stored = json.loads((path / "sha256.json").read_text())
+    (path / "sha256.json").write_text(json.dumps(stored | {name: "0" * 64}))
     assert checkpoints.problem(path) == f"{name} is missing"
 
 

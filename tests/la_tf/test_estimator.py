@@ -1,5 +1,6 @@
 """The Estimator on a network of one layer: predict, names of variables, checkpoints, warm start, evaluation."""
 
+import copy
 import dataclasses
 import re
 
@@ -19,6 +20,7 @@ from la_tf.local_aggregation import LocalAggregation
 from la_tf.model_dir import MetricsFile, locked, write_json
 from la_tf.specs import EvalSpec, ModeKeys, RunConfig, TrainSpec
 from tests.la_tf.reference import unit
+from tests.la_tf.test_checkpoint_writer import Gate
 
 N, D = 40, 16
 LA = {"background_k": 12, "clusters": 5, "clusterings": 2}
@@ -399,6 +401,66 @@ def test_what_fails_again_and_again_ends_the_run_and_keeps_the_good_checkpoint(t
     assert checkpoints.steps(tmp_path) == [5]
     with pytest.raises(UserError, match=r"at step 5, learning rate 0\.1"):  # there is nothing to go back to
         with_rate(estimator(tmp_path / "new"), 0.1).train(TrainSpec(poisoned([2], 1), max_steps=5, steps_per_epoch=5))
+
+
+@pytest.mark.parametrize("every", ["1epoch", "3steps"])
+def test_a_rollback_comes_before_clusters_are_made_of_what_is_no_number(tmp_path, capsys, every):
+    run = estimator(tmp_path, LocalAggregation, warmup_epochs=1, cluster_every=every, **LA)
+    run.config = dataclasses.replace(run.config, on_nan="rollback")
+    logs = run.train(TrainSpec(poisoned([7], 1), max_steps=15, steps_per_epoch=5))
+    assert logs["rollbacks"] == 1 and "it first was at step 8" in capsys.readouterr().err
+
+
+def test_what_is_handed_to_the_writing_thread_does_not_change_any_more(tmp_path, monkeypatch):
+    """Clusters are renewed at steps 6, 9 and 12, in the midst of epochs: what was found of them goes on changing."""
+    run = estimator(tmp_path, LocalAggregation, warmup_epochs=1, cluster_every="3steps", **LA)
+    run.config = dataclasses.replace(run.config, save_checkpoints_steps=7, keep_checkpoint_max=9)
+    write, handed = run._writer.write, []
+
+    def keeping(step, arrays, state, parts):
+        handed.append(((arrays, state), copy.deepcopy((arrays, state))))
+        return write(step, arrays, state, parts)
+
+    monkeypatch.setattr(run._writer, "write", keeping)
+    run.train(TrainSpec(input_fn, max_steps=15, steps_per_epoch=5))
+    assert len(handed) == 5 and handed[1][0][1]["found"]["cluster_max"]
+    for now, then in handed:
+        np.testing.assert_equal(now, then)
+
+
+def test_what_ended_a_run_is_told_whatever_became_of_its_checkpoint(tmp_path, monkeypatch):
+    def ending(mode, context):
+        for step, batch in enumerate(input_fn(mode, context)):
+            if step == 7:
+                raise KeyboardInterrupt
+            yield batch
+
+    gate = Gate(monkeypatch, OSError(28, "No space left on device"))
+    gate.let_through.set()
+    run = estimator(tmp_path)
+    monkeypatch.setattr(run, "check_saved", lambda: None)  # it ends before it is asked
+    with pytest.raises(KeyboardInterrupt):
+        run.train(TrainSpec(ending, max_steps=15, steps_per_epoch=5))
+
+
+def test_a_checkpoint_made_by_hand_can_be_gone_on_from(tmp_path):
+    run = estimator(tmp_path)
+    run.save()
+    assert run.train(TrainSpec(input_fn, max_steps=5, steps_per_epoch=5))["step"] == 5
+
+
+def test_a_follower_waits_for_another_checkpoint_where_one_is_damaged(tmp_path, monkeypatch):
+    trained(tmp_path, steps=10)
+    (checkpoints.latest(tmp_path) / "arrays.npz").write_bytes(b"no")
+    told = []
+
+    def nap(_):
+        checkpoints.set_aside_damaged(tmp_path, lambda _: None)
+        estimator(tmp_path).train(TrainSpec(input_fn, max_steps=15, steps_per_epoch=5))
+
+    monkeypatch.setattr("la_tf.estimator.time.sleep", nap)
+    metrics = follow(estimator(tmp_path), [EvalSpec(input_fn, mean_index)], lambda _: None, told.append)
+    assert metrics["step"] == 15 and "is damaged" in told[0] and told[0].endswith("waiting for another one")
 
 
 class Breaking(InstanceRecognition):
