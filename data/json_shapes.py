@@ -7,6 +7,8 @@ A kind is a function of a value that returns "" where the value is of it, else w
 import json
 import math
 import os
+import types
+import typing
 
 from data.errors import UserError
 
@@ -142,6 +144,21 @@ def record(needed=None, allowed=None):
         return next((_inside(name, wrong) for name, kind in kinds if (wrong := kind(value[name]))), "")
 
     return problem
+
+
+def of(annotation):
+    """The kind of values that a Python type, or a union of some, stands for."""
+    if isinstance(annotation, types.UnionType):
+        return one_of(*map(of, typing.get_args(annotation)))
+    return {
+        bool: boolean,
+        int: whole,
+        float: number,
+        str: text,
+        list: array(anything),
+        dict: record(),
+        types.NoneType: lambda value: "" if value is None else "is not null",
+    }[annotation]
 
 
 def _is_whole(value):

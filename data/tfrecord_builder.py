@@ -18,7 +18,7 @@ from functools import partial
 
 import numpy as np
 
-from data import draws, record_writer
+from data import draws, json_shapes, record_writer
 from data.config import MOST_WORKERS
 from data.errors import FlagError, UserError
 from data.findings import Findings
@@ -273,14 +273,7 @@ def _write(path, fill):
 
 
 def _read_json(path):
-    try:
-        with open(path) as file:
-            content = json.load(file)
-        if not isinstance(content, dict):
-            raise ValueError("it holds no object")
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is damaged ({error}); choose another --out") from error
-    return content
+    return json_shapes.read(path, json_shapes.record(), "choose another --out")
 
 
 def _shards_of(path, content):

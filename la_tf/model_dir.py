@@ -13,6 +13,7 @@ import typing
 from dataclasses import fields
 from pathlib import Path
 
+from data import json_shapes
 from data.errors import FlagError, UserError
 
 LOCK_TRIES = 3
@@ -142,16 +143,9 @@ def folder_entries(path):
 def read_json(path):
     """Reads a JSON file, an object; raises UserError naming it when it is damaged."""
     try:
-        if Path(path).exists() and not Path(path).is_file():
-            raise ValueError("it is no file")  # a pipe would never end
-        content = json.loads(Path(path).read_text())
-        if not isinstance(content, dict):
-            raise ValueError("it holds no object")
+        return json_shapes.read(path, json_shapes.record())
     except OSError as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error})") from None
-    return content
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def reason(error):
@@ -161,13 +155,13 @@ def reason(error):
     return f"{next(filter(str.strip, str(error).splitlines()), repr(error)):.200}"
 
 
-def checked(path, content, **kinds):
-    """Returns what was read from `path`; raises UserError unless all entries called in `kinds` are of these types."""
-    for name, kind in kinds.items():
-        value = content.get(name)
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise UserError(f"{path}: is damaged ({name} is {f'{value!r:.40}' if name in content else 'missing'})")
-    return content
+def checked(path, content, **types):
+    """Returns what was read from `path`; raises UserError unless all entries called in `types` are of these."""
+    kinds = {name: json_shapes.of(each) for name, each in types.items()}
+    try:
+        return json_shapes.check(content, json_shapes.record(kinds))
+    except ValueError as error:
+        raise UserError(f"{path}: is damaged ({error})") from None
 
 
 def built(kind, values):

@@ -37,7 +37,7 @@ CASES = [  # command, exit code, what the line has in it
     ((*BUILD, "--out=note.txt"), 1, "--out=note.txt: cannot be written ("),
     ((*BUILD, "--out=new", "--seed=-1"), 2, "--seed=-1: must be at least 0 and below 2^31"),
     ((*BUILD, "--out=new", "--workers=2000"), 2, "--workers=2000: must be 0 (automatic) to 1024"),
-    ((*BUILD, "--out=listed"), 1, "listed/.build/build.json: is damaged (it holds no object)"),
+    ((*BUILD, "--out=listed"), 1, "listed/.build/build.json: is damaged (it is no object)"),
     ((*BUILD, "--out=finished"), 1, "finished/dataset.json: is damaged ("),
 ]  # fmt: skip
 

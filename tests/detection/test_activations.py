@@ -63,7 +63,7 @@ def test_pictures_that_are_gone_are_no_reason_to_stop(pretrained, tmp_path, caps
     assert "; --pretrain_data=folder:PATH, for one" in said
     (pretrained / "config.json").write_text("{")
     assert pretraining_set(str(pretrained / "export"), IDENTITY, None, None) is None
-    assert f"note: {pretrained}/config.json: cannot be read as JSON" in capsys.readouterr().err
+    assert f"note: {pretrained}/config.json: is damaged (" in capsys.readouterr().err
 
 
 def test_what_is_named_has_to_be_there(pretrained, tmp_path):

@@ -31,7 +31,7 @@ CASES = [  # command, exit code, what the line has in it
     ((*CHECK, "--classes_file=voc"), 1, "--classes_file=voc: is no file"),
     (("detection.check", "--devkit=unlisted", "--sets=train"), 1, "unlisted/JPEGImages: No such file or directory"),
     ((*RUN, "--pretrain_run=detector"), 1, "--pretrain_run=detector: no run of la_tf.train lives there"),
-    ((*RUN, "--pretrain_run=garbage"), 1, "garbage/config.json: cannot be read as JSON"),
+    ((*RUN, "--pretrain_run=garbage"), 1, "garbage/config.json: is damaged ("),
     (("detection.evaluate", "--results=voc", "--devkit=voc", "--sheet=nowhere/a.png"), 2, "--sheet=nowhere/a.png: "),
     (("detection.predict", "picture", "--export=e", "--out=o", "--least_score=nan"), 2, "--least_score=nan: "),
     (("detection.predict", "picture", "--export=e"), 2, "--out: "),

@@ -88,7 +88,7 @@ def _limit_memory():
 
 def _outcome(made, data):
     """What came of an input: `refused` (in one line) or `failure`, a traceback; its `seconds`, `peak` bytes so far."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # bytes: of other tests, where it is no child
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # bytes
     begun = time.process_time()  # of this process: another one may well be in the way
     refused, failure = False, None
     try:
@@ -98,8 +98,8 @@ def _outcome(made, data):
         failure = None if refused else "".join(traceback.format_exception(error))
     seconds = time.process_time() - begun
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # bytes
-    if peak > max(MEMORY, before) and not failure:
-        failure = f"the process came to {peak / 2**30:.1f} GiB of memory\n"
+    if peak - before > MEMORY and not failure:
+        failure = f"the input took {(peak - before) / 2**30:.1f} GiB of memory\n"
     return {"refused": refused, "failure": failure, "seconds": seconds, "peak": peak}
 
 

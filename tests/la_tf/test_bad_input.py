@@ -141,8 +141,8 @@ CASES = [  # command, exit code, what the line has in it
     (("la_tf.report", "--runs=typed", "--out=page"), 1, "typed/config.json: is damaged"),
     (("la_tf.report", "--runs=result", "--table=1"), 1, "result/results.jsonl, line 1: is damaged (it lacks time, "),
     (("la_tf.report", "--runs=subject", "--table=1"), 1, "subject/results.jsonl, line 1: is damaged (subject is 'a')"),
-    ((*SEARCH, "--index=index", "--image=picture.jpg"), 1, "index.json: is damaged (quantised is missing); build"),
-    ((*SEARCH, "--index=new", "--embeddings=embedded"), 1, "embedded/embed.json: is damaged (rows is 'many')"),
+    ((*SEARCH, "--index=index", "--image=picture.jpg"), 1, "index.json: is damaged (it lacks quantised"),
+    ((*SEARCH, "--index=new", "--embeddings=embedded"), 1, "embedded/embed.json: is damaged (it lacks dimension"),
     ((*SEARCH, "--index=picture.jpg", "--embeddings=embedded"), 1, "--index=picture.jpg: "),
 ]  # fmt: skip
 
