@@ -11,7 +11,7 @@ from data.config import MOST_WORKERS
 from data.errors import FlagError
 from data.voc import VOC_CLASSES, open_set, read_classes
 from detection.voc_ap import METRICS
-from la_tf.model_dir import built, check_utf8
+from la_tf.model_dir import built
 from la_tf.specs import ON_NAN
 
 BATCH_NORMS = ("frozen", "recalibrated", "local", "synchronised")
@@ -221,7 +221,6 @@ class RunOptions:
     def __post_init__(self):
         if not self.model_dir:
             raise FlagError("--model_dir: say where the run is to live, e.g. runs/voc")
-        check_utf8("model_dir", self.model_dir)
         for flag in ("steps", "eval_steps", "keep", "log_steps"):
             at_least(flag, getattr(self, flag), 1)
         for flag in ("checkpoint_steps", "drawn_pictures", "precise_batches", "seed"):

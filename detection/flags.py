@@ -19,6 +19,7 @@ from detection.config import (
     RunOptions,
 )
 from detection.voc_ap import METRICS
+from la_tf.model_dir import check_utf8
 from la_tf.specs import ON_NAN
 
 _DATA = {field.name: field.default for field in fields(DataOptions)}
@@ -161,6 +162,7 @@ _EXPECTED = {"backbone": "name", "width": "width", "resnet_version": "resnet_ver
 def config() -> DetectionConfig:
     """Reads all flags into a validated DetectionConfig; raises FlagError naming the flag that is wrong."""
     _take_preset()
+    check_utf8("model_dir", flags.FLAGS["model_dir"].value or "")
     return _config(flags.FLAGS)
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 
 from data.config import DataConfig
 from data.errors import FlagError
-from la_tf.model_dir import built, check_utf8
+from la_tf.model_dir import built
 from la_tf.specs import ON_NAN
 from models.backbone import BACKBONES, check_architecture, stems
 from models.precision import PRECISIONS
@@ -259,7 +259,6 @@ class RunOptions:
     def __post_init__(self):
         if not self.model_dir:
             raise FlagError("--model_dir: set it to the folder that the run is to live in, e.g. --model_dir=runs/mine")
-        check_utf8("model_dir", self.model_dir)
         _one_of("mode", self.mode, MODES)
         _one_of("on_nan", self.on_nan, ON_NAN)
         _one_of("strategy", self.strategy, STRATEGIES)

@@ -29,6 +29,7 @@ from la_tf.config import (
     OptimizerConfig,
     RunOptions,
 )
+from la_tf.model_dir import check_utf8
 from la_tf.specs import ON_NAN
 from models.backbone import BACKBONES
 from models.precision import PRECISIONS
@@ -252,6 +253,7 @@ flags.DEFINE_integer(
 
 def config() -> Config:
     """Reads all flags into a validated Config; raises FlagError naming the flag that is wrong."""
+    check_utf8("model_dir", flags.FLAGS["model_dir"].value or "")
     return Config(
         data=data_flags.data_config(),
         model=_read(
