@@ -150,7 +150,11 @@ def view_of(description):
     """Returns the `data.encoded.View` in which an export sees encoded pictures, by its `read_description`."""
     stored = description.get("view")  # exports that are older than this entry saw any picture as a photograph
     if stored is None:
-        return encoded.View(description["preprocessing"]["image_size"])
+        before = description.get("preprocessing")
+        size = before.get("image_size") if isinstance(before, dict) else None
+        if not isinstance(size, int):
+            raise UserError("the export does not say how large its pictures are (preprocessing); export again")
+        return encoded.View(size)
     size = stored.get("common_size")
     return encoded.View(**stored | {"common_size": tuple(size) if size else None})
 

@@ -25,8 +25,7 @@ def read_description(folder):
                 model_dir.checked(path, description, **{name: dict})
         view = description.get("view")
         if view is None:  # of before there was one
-            model_dir.checked(path, description, preprocessing=dict)
-            view = {"image_size": description["preprocessing"].get("image_size")}
+            view = {"image_size": 0}
         model_dir.checked(path, {"common_size": None, **view}, image_size=int, common_size=list | None)
         if unknown := view.keys() - {"image_size", "kind", "common_size"}:
             raise ValueError(f"view has an unknown {min(unknown)}")

@@ -131,7 +131,7 @@ def writable_folder(path, flag="out"):
 
 def check_utf8(flag, path):
     """Raises FlagError naming `flag` for a name that TensorFlow or Faiss, which write there too, could not take."""
-    if any("\ud800" <= sign <= "\udfff" for sign in path):
+    if any("\ud800" <= sign <= "\udfff" for sign in str(path)):
         raise FlagError(f"--{flag}={path}: is no name in UTF-8; choose another")
 
 

@@ -373,17 +373,27 @@ def test_clusters_go_on_from_the_last_ones_at_once_or_in_the_background_a_renewa
         assert ("cluster_objective" in found) == (epoch != 1), "nothing new has come into effect"
 
 
-def test_what_goes_wrong_in_the_background_is_told_where_its_clusters_are_due(monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            RuntimeError("no room for\nthe centroids"),
+            "--cluster_in_background: .*RuntimeError: no room for the",
+        ),
+        (MemoryError("no room"), "out of memory in clustering 40 rows: .*--cluster_sample=256"),
+    ],
+)
+def test_what_goes_wrong_in_the_background_is_told_where_its_clusters_are_due(monkeypatch, error, said):
     model = tiny_method(LocalAggregation, **LA, cluster_in_background=True)
     epochs = labels_by_epoch(model, banks(3))
     next(epochs)
 
     def fails(*_, **__):
-        raise MemoryError("no room for\nthe centroids")
+        raise error
 
     monkeypatch.setattr(clustering, "cluster", fails)
     next(epochs)
-    with pytest.raises(UserError, match=r"^--cluster_in_background: .*MemoryError: no room for the centroids"):
+    with pytest.raises(UserError, match=f"^{said}"):
         next(epochs)
 
 

@@ -252,9 +252,15 @@ def test_headline_numbers_of_results():
     }  # fmt: skip
 
 
+MANIFEST = {
+    "spec": "digits", "kind": "digits", "hash": "1", "class_names": [],
+    "splits": {"train": {"count": 17, "fingerprint": "2"}},
+}  # fmt: skip
+
+
 def test_how_far_a_run_is(tmp_path):
     folder = written_run(tmp_path / "mine", steps=[5])
-    write_json(folder / "dataset.json", {"class_names": [], "splits": {"train": {"count": 17}}})
+    write_json(folder / "dataset.json", MANIFEST)
     found = read_run(folder)
     assert (found.step, found.planned_steps, found.finished) == (5, 14, False)  # 7 epochs of 17 // 8 steps
     checkpoints.write(folder, 14, {"x": np.zeros(1)}, {"stopped": False}, keep=1)
