@@ -172,6 +172,7 @@ def test_a_run_killed_three_times_resumes_to_the_very_same_end(finished, tmp_pat
     assert differences(found, end_state(folder)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("after", "number"), [(10, signal.SIGINT), (30, signal.SIGTERM)])
 def test_a_stopped_run_resumes_to_the_very_same_end(finished, tmp_path, after, number):
     """In the warm start and in LA; the checkpoint that the latter leaves is damaged, and that before it serves."""
@@ -196,6 +197,7 @@ def test_a_stopped_run_resumes_to_the_very_same_end(finished, tmp_path, after, n
     assert_the_same_end(tmp_path / "killed", folder)
 
 
+@pytest.mark.slow
 def test_a_run_that_failed_before_its_first_checkpoint_may_change_its_mind(tmp_path):
     flags = ["--dataset=digits", f"--model_dir={tmp_path / 'run'}", *TINY, "--epochs=1", "--log_steps=1"]
     failed = run("la_tf.train", *flags, "--learning_rate=1e30")
@@ -204,6 +206,7 @@ def test_a_run_that_failed_before_its_first_checkpoint_may_change_its_mind(tmp_p
     assert [line["step"] for line in lines(tmp_path / "run")] == [*range(1, 23)]  # nothing of the failure is left
 
 
+@pytest.mark.slow
 def test_instance_recognition_runs_through_the_same_door(tmp_path):
     folder = tmp_path / "run"
     process = run("la_tf.train", "--dataset=digits", f"--model_dir={folder}", *TINY, "--method=ir", "--epochs=2")
@@ -214,6 +217,7 @@ def test_instance_recognition_runs_through_the_same_door(tmp_path):
     assert refused.returncode == 1 and "method 'ir' there, 'la' here" in refused.stderr
 
 
+@pytest.mark.slow
 def test_figures_are_drawn_from_a_run(finished):
     folder, process = finished
     result_of(process)
@@ -262,6 +266,7 @@ def test_an_evaluator_follows_a_training_process(tmp_path):
     assert seen[-1]["step"] == STEPS and seen[-1]["knn_top1"] > 0.15
 
 
+@pytest.mark.slow
 def test_an_evaluator_that_comes_when_training_is_over_evaluates_the_end(tmp_path):
     flags = ["--dataset=digits", f"--model_dir={tmp_path / 'run'}", *TINY, "--epochs=1"]
     trained = run("la_tf.train", *flags, "--mode=train")

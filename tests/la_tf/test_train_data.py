@@ -25,6 +25,7 @@ SHORT = [*TINY, "--method=ir", "--epochs=1", "--batch_size=8", "--exporters="]
 DAMAGE = {"train-00000-of-00002": {3: "picture"}, "train-00001-of-00002": {7: "header"}}
 
 
+@pytest.mark.slow
 def test_damaged_records_are_left_out_named_and_counted(tmp_path):
     records, run_dir = build(tmp_path, 40), tmp_path / "run"
     for name, damage in DAMAGE.items():  # 2 of 40 are just what --max_bad_fraction allows
