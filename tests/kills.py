@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.endurance import end_state, moments
-from tests.endurance.training import COURSE, FLAGS, leave_at_sigterm, to_the_end
+from tests.endurance.training import COURSE, FLAGS, leave_at_sigterm, on_one_thread, to_the_end
 
 HEADER = "{:>4}  {:<10}  {:>7}  {:>4}  {:<10}  {:>4}  {:<68}  {:<12}  {}"
 
@@ -27,6 +27,7 @@ def main():
     """Prints a line for each kill; returns the exit code."""
     arguments = parsed()
     leave_at_sigterm()
+    on_one_thread()
     work = Path(arguments.keep or tempfile.mkdtemp(prefix="kills-"))
     work.mkdir(parents=True, exist_ok=True)
     try:

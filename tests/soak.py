@@ -26,7 +26,7 @@ import numpy as np
 from la_tf import checkpoints
 from tests.disks import small_disk
 from tests.endurance import end_state, injuries, memory, moments
-from tests.endurance.training import COURSE, FLAGS, Ended, Training, leave_at_sigterm, to_the_end
+from tests.endurance.training import COURSE, FLAGS, Ended, Training, leave_at_sigterm, on_one_thread, to_the_end
 
 SIGNALS = {"SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}
 FAULTS = ("SIGKILL", *SIGNALS, "full disk", *injuries.DAMAGES)
@@ -45,6 +45,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0, help="of what happens when (default 0)")
     arguments = parser.parse_args()
     leave_at_sigterm()
+    on_one_thread()
     work = Path(tempfile.mkdtemp(prefix="soak-"))
     try:
         return Soak(work, arguments.seconds, np.random.default_rng(arguments.seed)).run()

@@ -120,7 +120,7 @@ def test_a_folder_belongs_to_one_run_which_a_loss_that_is_no_number_stops(export
     last = failed.stderr.splitlines()[-1]
     assert last.startswith("error: the loss is nan at step") or last.startswith("error: the loss is inf at step"), last
     assert "it first was at step" in last and "00000" in last and "--learning_rate" in last
-    assert last.endswith("in a new --model_dir (step-00000004 is kept)")
+    assert last.endswith("in a new --model_dir; or take --on_nan=rollback (step-00000004 is kept)")
     assert checkpoints.steps(folder)[0] == 4
     assert "Traceback" not in failed.stderr
 

@@ -25,6 +25,11 @@ CLUSTERING = ("clustering.py", "cluster_renewal.py", "cluster_health.py")
 FAULT = 30.0  # seconds until something that should have happened is taken for something that will not
 
 
+def on_one_thread():
+    """Has every run that this process starts take one thread: sums depend on how many there are."""
+    os.environ.update(TF_NUM_INTRAOP_THREADS="1", OMP_NUM_THREADS="1")
+
+
 class Course(NamedTuple):
     """What is known of a run beforehand."""
 
@@ -51,7 +56,7 @@ class Hit(NamedTuple):
 
 
 class Training:
-    """`la_tf.train` in a process of its own, on one thread; a context manager that leaves no process behind.
+    """`la_tf.train` in a process of its own; a context manager that leaves no process behind.
 
     What it prints goes to a file in `notes`, the folder around the run's where none is given.
     """
@@ -63,12 +68,11 @@ class Training:
         self._stacks, self._said = (notes / f"{self.folder.name}.{name}" for name in ("stacks", "said"))
         self._stacks.unlink(missing_ok=True)
         self._clock, self._started = time.time(), time.monotonic()
-        settings = {"TF_NUM_INTRAOP_THREADS": "1", "OMP_NUM_THREADS": "1"}
         traced = [sys.executable, "-m", "tests.endurance.traced", str(self._stacks), "la_tf.train"]
         with open(self._said, "w") as said:
             self.process = subprocess.Popen(
                 [*traced, *flags, f"--model_dir={folder}"],
-                cwd=ROOT, env=environment() | settings, stdout=subprocess.DEVNULL, stderr=said,
+                cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=said,
             )  # fmt: skip
 
     def __enter__(self):
