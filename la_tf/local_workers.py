@@ -151,9 +151,8 @@ def _fate(workers, received):
         time.sleep(0.05)
     if received:
         asked = received[0]
-        _stop(
-            workers[:1], asked, received, PATIENCE
-        )  # alone at first: the others answer it until it has come to an end
+        # The first one alone: the others answer it until it has come to an end.
+        _stop(workers[:1], asked, received, PATIENCE)
         _stop(workers[1:], asked, received)
         if workers[0].returncode != 128 + asked:  # otherwise it has said so itself
             print(f"stopped by {asked.name}; the same command resumes", file=sys.stderr)
