@@ -71,11 +71,11 @@ def test_a_pickle_is_refused(tmp_path):
 
 def test_what_is_no_archive_of_arrays_is_said(tmp_path):
     (tmp_path / "a.npz").write_bytes(b"nothing of the kind")
-    with pytest.raises(ValueError, match="is damaged"):
+    with pytest.raises(ValueError, match="zip file"):
         open_npz(tmp_path / "a.npz")
     with pytest.raises(ValueError):
         open_npz(written(tmp_path / "b.npz", x=b"no array"))
-    with pytest.raises(ValueError, match="is damaged"):
+    with pytest.raises(ValueError, match="zip file"):
         whole = written(tmp_path / "c.npz", x=npy(np.zeros(3))).read_bytes()
         (tmp_path / "c.npz").write_bytes(whole[:-30])
         open_npz(tmp_path / "c.npz")
