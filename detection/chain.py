@@ -17,9 +17,9 @@ from functools import cached_property
 from pathlib import Path
 
 from data.errors import FlagError, UserError
-from detection import commands, record
+from detection import record
 from detection.config import SELECTED_BY, DetectionConfig
-from la_tf import checkpoints, model_dir, results
+from la_tf import checkpoints, commands, model_dir, results
 from la_tf.export_description import read_description
 
 

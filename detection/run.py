@@ -19,11 +19,11 @@ from tabulate import tabulate
 
 from data import cli
 from data.errors import FlagError, UserError
-from detection import commands, preset_files, record
+from detection import preset_files, record
 from detection import flags as detection_flags
 from detection.chain import Chain, Wanted
 from detection.config import SELECTED_BY
-from la_tf import checkpoints, model_dir, results
+from la_tf import checkpoints, commands, model_dir, results
 from la_tf.export_description import read_description
 
 flags.DEFINE_string("pretrain_run", None, "The run whose embedding is fine-tuned.")

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from data.errors import FlagError
 from data.pipeline import steps_per_epoch
-from la_tf import checkpoints, fast_readout, fine_tuning, knn, linear_probe, model_dir, schedules
+from la_tf import checkpoints, fast_readout, fine_tuning, knn, linear_probe, model_dir, outcomes, schedules
 from la_tf.callbacks import MetricsWriter, Progress
 from la_tf.estimator import Estimator
 from la_tf.experiment import EVALUATION_BATCH
@@ -41,7 +41,13 @@ def nearest_neighbors(evaluation):
     if evaluation.config.split == "validation":
         labels[evaluation.validation_rows] = -1  # what is judged has no vote
     batches = with_progress(evaluation.scored_batches(), evaluation.scored_size, evaluation.config.split)
+    right = np.zeros(len(evaluation.scored_names), bool)
     with knn.PredictionsFile(evaluation.folder / "predictions.csv", evaluation.scored_names) as predictions:
+
+        def report(indices, truth, predicted, confidence):
+            predictions.write(indices, truth, predicted, confidence)
+            right[indices] = (predicted == truth) & (truth >= 0)  # -1: unlabelled; nobody voted
+
         scores = knn.judge(
             evaluation.subject.embed,
             batches,
@@ -50,11 +56,12 @@ def nearest_neighbors(evaluation):
             classes=evaluation.dataset.class_count,
             neighbors=config.neighbors,
             tau=config.tau,
-            report=predictions.write,
+            report=report,
         )
     return scores.results(evaluation.dataset.class_names or range(evaluation.dataset.class_count)) | {
         "bank_rows": int((labels >= 0).sum()),
         "bank_images": train.size,
+        "right": outcomes.packed(right),
     }
 
 

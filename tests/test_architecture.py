@@ -12,7 +12,7 @@ PACKAGES = ("data", "models", "la_tf", "detection", "benchmarks")
 RUNNING_PART = {
     f"la_tf.{name}"
     for name in (
-        "bundle", "callbacks", "checkpoints", "child_processes", "estimator", "export_description", "exporters",
+        "bundle", "callbacks", "checkpoints", "child_processes", "commands", "estimator", "export_description", "exporters",
         "model_dir", "processes", "replicas", "results", "schedules", "specs", "trainable", "training_loop",
     )
 }  # fmt: skip

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from data.errors import FlagError, UserError
-from detection import commands, record
+from detection import record
 from detection.chain import Chain, Wanted
 from detection.config import DataOptions, DetectionConfig, DetectorOptions, OptimizerOptions, RunOptions
-from la_tf import checkpoints, results
+from la_tf import checkpoints, commands, results
 from models.preprocessing import Preprocessing
 from tests.data.voc_folders import some_pictures, write_devkit
 

@@ -1,5 +1,6 @@
 """Judging a run: against brute force in float64, on whose pictures and labels, and how often the test split is read."""
 
+import csv
 import dataclasses
 import json
 
@@ -23,6 +24,7 @@ from la_tf.evaluation_config import (
 )
 from la_tf.foreign import PIXELS
 from la_tf.model_dir import MetricsFile
+from la_tf.outcomes import unpacked
 from la_tf.protocols import PROTOCOLS
 from tests.data.pictures import write_folder
 from tests.la_tf.test_pairs import experiment_of, trained
@@ -106,8 +108,12 @@ def test_knn_is_that_of_brute_force_against_the_saved_bank_or_fresh_embeddings(r
     first, five = shares_right(embedded(run[2], images) @ rows.T, labels, truth, 30, 0.1)
     assert (found["top1"], found["top5"]) == (pytest.approx(first, abs=0.006), pytest.approx(five, abs=0.006))
     assert sum(entry["images"] for entry in found["per_class"].values()) == evaluation.test.size
-    lines = (evaluation.folder / "predictions.csv").read_text().splitlines()
-    assert len(lines) == 1 + evaluation.test.size
+    with open(evaluation.folder / "predictions.csv", newline="", encoding="utf-8") as file:
+        lines = [*csv.DictReader(file)]
+    assert len(lines) == evaluation.test.size
+    by_index = {int(line["index"]): line["truth"] == line["predicted"] for line in lines}
+    assert unpacked(found["right"], evaluation.test.size).tolist() == [by_index[i] for i in range(len(lines))]
+    assert np.mean([*by_index.values()]) == pytest.approx(found["top1"])
 
 
 def test_on_the_validation_slice_its_own_rows_have_no_vote_and_the_test_split_is_not_read(run, judged, reads):

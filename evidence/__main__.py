@@ -1,0 +1,98 @@
+"""Measures what the project says of the method: python -m evidence [--quick]
+
+Every study trains its arms with the same seeds and judges them by la_tf.evaluate. Each run is a model_dir below --runs,
+each number a line of OUT/results.jsonl; OUT/RESULTS.md tells them all, with the command of each. The same command goes
+on where it was interrupted: what has its line is not done again. Pictures are looked for in $LA_TF_DATA (--data);
+studies without theirs are passed over. --quick: those on the digits, with three seeds, in a quarter of an hour.
+--report writes the page anew from the lines that are there, and measures nothing.
+"""
+
+import os
+import sys
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
+
+from absl import flags
+
+from data import cli
+from data.errors import FlagError, UserError
+from evidence import lists, page
+from evidence.cells import Cell, Place
+from evidence.studies import STUDIES
+from evidence.study import DATA
+from la_tf import model_dir, results
+
+QUICK_SEEDS = 3
+
+flags.DEFINE_string("runs", "runs/evidence", "Where the runs live.")
+flags.DEFINE_string("out", None, "Folder of results.jsonl and RESULTS.md. Default: --runs.")
+flags.DEFINE_string("data", None, "Folder of the unpacked picture sets. Default: $LA_TF_DATA.")
+flags.DEFINE_list("studies", [], f"Some alone: {', '.join(STUDIES)}.")
+flags.DEFINE_integer("seeds", None, "With so many seeds of each study at most.")
+flags.DEFINE_integer("jobs", None, "Runs at a time, each with its part of the cores. Default: one a core.")
+flags.DEFINE_boolean("quick", False, f"The studies on the digits alone, with {QUICK_SEEDS} seeds.")
+flags.DEFINE_boolean("report", False, "Write the page alone.")
+
+
+def main():
+    """Flags -> runs, lines and the page; returns where they are."""
+    given = {name: flags.FLAGS[name].value for name in ("runs", "out", "data", "seeds", "jobs", "quick", "report")}
+    out = Path(given["out"] or given["runs"])
+    if not given["report"]:
+        measure(chosen_studies(given["quick"]), given, out)
+    if not (out / results.FILE).exists():
+        raise UserError(f"{out}: there is no {results.FILE} yet, and nothing to be measured")
+    lines = results.read([out])
+    path = out / "RESULTS.md"
+    model_dir.write_text(path, page.of(STUDIES.values(), lines))
+    return {"page": str(path), "results": str(out / results.FILE), "lines": len(lines)}
+
+
+def chosen_studies(quick):
+    """Returns the studies that --studies names, or all; FlagError for one that there is not."""
+    names = flags.FLAGS["studies"].value or [*STUDIES]
+    if strange := [name for name in names if name not in STUDIES]:
+        raise FlagError(f"--studies={strange[0]}: there is none; choose of {', '.join(STUDIES)}")
+    return [STUDIES[name] for name in names if not (quick and needs_pictures(STUDIES[name]))]
+
+
+def needs_pictures(study):
+    """Whether a study is of pictures that are not at hand everywhere."""
+    flags_of_all = (*study.flags, *(flag for arm in study.arms for flag in arm.flags))
+    return any(DATA in flag for flag in flags_of_all)
+
+
+def measure(studies, given, out):
+    """Runs all cells that have not their lines yet, seeds side by side, the arms of a seed one after the other."""
+    data = given["data"] or os.environ.get("LA_TF_DATA", "")
+    if not data:
+        for study in filter(needs_pictures, studies):
+            print(f"{study.name}: passed over, for it needs pictures: set --data or LA_TF_DATA", file=sys.stderr)
+        studies = [study for study in studies if not needs_pictures(study)]
+    jobs = given["jobs"] or os.cpu_count()
+    threads = str(max(1, os.cpu_count() // jobs))
+    place = Place(Path(given["runs"]), data, {"TF_NUM_INTRAOP_THREADS": threads, "OMP_NUM_THREADS": threads})
+    model_dir.writable_folder(out)
+    lists.write(studies, place)
+    done = {page.key(line) for line in (results.read([out]) if (out / results.FILE).exists() else [])}
+    most = min(filter(None, (given["seeds"], QUICK_SEEDS if given["quick"] else None)), default=None)
+    chains = [[Cell(study, arm, seed) for arm in study.arms] for study in studies for seed in study.seeds[:most]]
+    with ThreadPoolExecutor(jobs) as pool:
+        running = [pool.submit(run_chain, chain, place, done, out) for chain in chains]
+        finished, others = wait(running, return_when=FIRST_EXCEPTION)
+        for each in others:
+            each.cancel()
+    for each in finished:
+        each.result()
+
+
+def run_chain(chain, place, done, out):
+    """Runs the cells of a seed one after the other, and keeps their lines."""
+    for cell in chain:
+        for line in cell.run(place, done):
+            results.append(out, line)
+            print(f"{cell.title}: {page.brief(line)}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    cli.run(main, resumes=True)

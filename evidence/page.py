@@ -1,0 +1,179 @@
+"""docs/RESULTS.md: every study's table of means and intervals, what was expected of it, and its commands."""
+
+from __future__ import annotations
+
+import shlex
+from statistics import mean, stdev
+
+import numpy as np
+from tabulate import tabulate
+
+from evidence.study import Comparison, Measure, Study
+from la_tf import intervals, outcomes, results
+
+HEAD = """# Results
+
+What la_tf's methods come to on small public picture sets, on two CPU cores: with every number the command that makes it.
+Made by `python -m evidence --report --out=docs` from [results.jsonl](results.jsonl), which `python -m evidence` fills.
+
+**How to read it.** A cell is the mean over seeds ± the sample deviation, in per cent unless it says otherwise. Differences are of
+paired runs: same seed, same first weights, same pictures. Their 95% intervals count seeds and test pictures both as drawn at random
+(two-way analysis of variance, Student's t with Satterthwaite's degrees of freedom), so they hold for other seeds and for other
+test pictures of the same kind; of measures without outcomes picture by picture, for other seeds alone. An expectation is *decided* where the
+interval excludes zero; beside one that is not stands the difference that would have been decided with a probability of 80%.
+Hyper-parameters were chosen on other seeds than those shown here.
+
+`$LA_TF_DATA` is the folder of the unpacked picture sets, `$LISTS` the lists of parts of them that `python -m evidence` writes.
+A study again: `python -m evidence --studies=NAME`.
+"""
+
+
+def key(line):
+    """Returns (study, arm, seed, evaluation) of a line."""
+    cell = line["cell"]
+    return cell["study"], cell["arm"], cell["seed"], cell["evaluation"]
+
+
+def brief(line):
+    """Returns what a line came to, in a few words."""
+    found = line["results"]
+    numbers = {name: each for name, each in found.items() if isinstance(each, float)}
+    parts = {name: part["top1"] for name, part in found.items() if isinstance(part, dict) and "top1" in part}
+    told = {"top1": numbers["top1"]} if "top1" in numbers else parts or numbers
+    return f"{line['cell']['evaluation']}: " + ", ".join(f"{name} {value:.4f}" for name, value in told.items())
+
+
+class Lines:
+    """The newest line of each cell and evaluation, and the numbers in them."""
+
+    def __init__(self, lines):
+        self.by_key = {key(line): line for line in sorted(lines, key=results.moment)}
+
+    def of(self, study, arm, evaluation):
+        """Returns {seed: line}, by seed."""
+        wanted = (study, arm, evaluation)
+        found = {k[2]: line for k, line in self.by_key.items() if (k[0], k[1], k[3]) == wanted}
+        return dict(sorted(found.items()))
+
+    def values(self, study, arm, measure: Measure):
+        """Returns {seed: number}."""
+        return {seed: value(line, measure) for seed, line in self.of(study, arm, measure.evaluation).items()}
+
+    def outcomes(self, study, arm, measure: Measure):
+        """Returns {seed: which test pictures were told right `[n]`}; empty where lines do not say."""
+        lines = self.of(study, arm, measure.evaluation)
+        if measure.path != ("top1",) or not all("right" in line["results"] for line in lines.values()):
+            return {}
+        return {seed: outcomes.unpacked(line["results"]["right"], tested(line)) for seed, line in lines.items()}
+
+
+def tested(line):
+    """The number of pictures of the test split."""
+    return line["dataset"]["test"]
+
+
+def value(line, measure):
+    """The number of a measure in a line."""
+    found = line["results"]
+    for name in measure.path:
+        found = found[name]
+    return found
+
+
+def of(studies, lines):
+    """Returns the page of `studies` from `lines` of results."""
+    known = Lines(lines)
+    parts = [section for study in studies if (section := of_study(study, known))]
+    return "\n".join([HEAD, *parts])
+
+
+def of_study(study: Study, known: Lines):
+    """Returns the section of a study, or nothing where it has no line yet."""
+    rows = [[arm.name, *cells] for arm in study.arms if (cells := table_row(study, arm.name, known))]
+    if not rows:
+        return ""
+    head = ["", *study.measures, "seeds", "minutes"]
+    table = tabulate(rows, head, "pipe", colalign=("left", *["right"] * (len(head) - 1)), disable_numparse=True)
+    parts = [f"## {study.title}\n", f"{study.text}\n", f"{table}\n"]
+    found = [row for each in study.comparisons if (row := compared(study, each, known))]
+    if found:
+        head = ["expected", "measure", "difference", "95% interval", "", "in the paper"]
+        parts.append(tabulate(found, head, "pipe", disable_numparse=True) + "\n")
+    return "\n".join([*parts, commands(study, known)])
+
+
+def table_row(study, arm, known):
+    """The cells of an arm: a text for each measure, the seeds, the minutes of a run; None where there is no line."""
+    by_measure = [known.values(study.name, arm, measure) for measure in study.measures.values()]
+    if not any(by_measure):
+        return None
+    measures = study.measures.values()
+    cells = [spread([*values.values()], measure) for values, measure in zip(by_measure, measures, strict=True)]
+    lines = [line for k, line in known.by_key.items() if k[:2] == (study.name, arm)]
+    minutes = mean({line["cell"]["seed"]: line["cell"]["train_seconds"] for line in lines}.values()) / 60
+    return [*cells, str(max(map(len, by_measure))), f"{minutes:.1f}"]
+
+
+def spread(values, measure):
+    """Mean ± deviation of a measure."""
+    if not values:
+        return "·"
+    scale, digits = (100, 1) if measure.points else (1, 3)
+    deviation = f" ± {scale * stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{scale * mean(values):.{digits}f}{deviation}"
+
+
+def compared(study: Study, wanted: Comparison, known: Lines):
+    """The row of a comparison; None where fewer than two seeds have both sides."""
+    more = study.measures[wanted.measure]
+    less = study.measures[wanted.less_measure or wanted.measure]
+    sides = (*study.place(wanted.more), more), (*study.place(wanted.less), less)
+    interval = difference(*sides, known)
+    if interval is None:
+        return None
+    scale, digits = (100, 1) if more.points else (1, 3)
+    shown = [f"{scale * x:+.{digits}f}" for x in (interval.mean, interval.low, interval.high)]
+    verdict = "decided" if interval.low > 0 else "decided: the other way round" if interval.high < 0 else ""
+    if wanted.equal:
+        verdict = "alike" if not interval.decided else "differ"
+    if not verdict:
+        verdict = f"open; {scale * intervals.detectable(interval):.{digits}f} would be seen"
+    return [wanted.says, wanted.measure, shown[0], f"{shown[1]} to {shown[2]}", verdict, wanted.paper]
+
+
+def difference(more, less, known):
+    """The Interval of the paired difference of two (study, arm, measure); None with fewer than two common seeds."""
+    of_pictures = known.outcomes(*more), known.outcomes(*less)
+    if all(of_pictures):
+        seeds = sorted(of_pictures[0].keys() & of_pictures[1].keys())
+        if len(seeds) >= 2:
+            one, other = (np.array([each[seed] for seed in seeds], float) for each in of_pictures)
+            return intervals.of_seeds_and_pictures(one - other)
+    values = known.values(*more), known.values(*less)
+    seeds = sorted(values[0].keys() & values[1].keys())
+    return intervals.of_seeds([values[0][s] - values[1][s] for s in seeds]) if len(seeds) >= 2 else None
+
+
+def commands(study, known):
+    """The commands behind the table, folded away; what else they depend on."""
+    shown, versions, machines = [], set(), set()
+    for arm in study.arms:
+        lines = [line for k, line in known.by_key.items() if k[:2] == (study.name, arm.name)]
+        if not lines:
+            continue
+        versions |= {f"{name} {value}" for line in lines for name, value in line["versions"].items()}
+        machines |= {line["cell"]["machine"] for line in lines}
+        seeds = sorted({line["cell"]["seed"] for line in lines})
+        first = [line for line in lines if line["cell"]["seed"] == seeds[0]]
+        shown.append(f"# {arm.name}: seeds {', '.join(map(str, seeds))}")
+        shown.append(f"python -m la_tf.train {joined(first[0]['cell']['train'])}")
+        for line in first:
+            main = "la_tf.analyze" if line["protocol"] == "density" else "la_tf.evaluate"
+            shown.append(f"python -m {main} {joined(line['command'])}")
+    told = f"{'; '.join(sorted(machines))} · {', '.join(sorted(versions))}"
+    return f"<details><summary>commands · {told}</summary>\n\n```\n" + "\n".join(shown) + "\n```\n</details>\n"
+
+
+def joined(flags):
+    """Flags as they are typed, with variables of the shell left as they are."""
+    return " ".join(flag if "$" in flag and " " not in flag else shlex.quote(flag) for flag in flags)
