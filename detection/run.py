@@ -19,8 +19,8 @@ from tabulate import tabulate
 
 from data import cli
 from data.errors import FlagError, UserError
-from detection import preset_files, record
 from detection import flags as detection_flags
+from detection import preset_files, record
 from detection.chain import Chain, Wanted
 from detection.config import SELECTED_BY
 from la_tf import checkpoints, commands, model_dir, results

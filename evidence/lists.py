@@ -10,7 +10,7 @@ NAME = re.compile(re.escape(LISTS) + r"/train_(\w+?)_(\d+)\.csv")
 
 
 def spec(name, size):
-    """Returns the flags of the data set of `size` training pictures of the folder $LA_TF_DATA/`name`, and all test ones."""
+    """Returns the flags of a part of the folder $LA_TF_DATA/`name`: `size` training pictures, and all test ones."""
     return (f"--dataset=list:{LISTS}/train_{name}_{size}.csv", f"--image_root={DATA}/{name}")
 
 

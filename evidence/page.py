@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from statistics import mean, stdev
 
 import numpy as np
@@ -11,21 +12,7 @@ from tabulate import tabulate
 from evidence.study import Comparison, Measure, Study
 from la_tf import intervals, outcomes, results
 
-HEAD = """# Results
-
-What la_tf's methods come to on small public picture sets, on two CPU cores: with every number the command that makes it.
-Made by `python -m evidence --report --out=docs` from [results.jsonl](results.jsonl), which `python -m evidence` fills.
-
-**How to read it.** A cell is the mean over seeds ± the sample deviation, in per cent unless it says otherwise. Differences are of
-paired runs: same seed, same first weights, same pictures. Their 95% intervals count seeds and test pictures both as drawn at random
-(two-way analysis of variance, Student's t with Satterthwaite's degrees of freedom), so they hold for other seeds and for other
-test pictures of the same kind; of measures without outcomes picture by picture, for other seeds alone. An expectation is *decided* where the
-interval excludes zero; beside one that is not stands the difference that would have been decided with a probability of 80%.
-Hyper-parameters were chosen on other seeds than those shown here.
-
-`$LA_TF_DATA` is the folder of the unpacked picture sets, `$LISTS` the lists of parts of them that `python -m evidence` writes.
-A study again: `python -m evidence --studies=NAME`.
-"""
+HEAD = Path(__file__).with_name("introduction.md").read_text()
 
 
 def key(line):

@@ -24,7 +24,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Measure:
-    """A number of a run: the evaluation that finds it, and the names under which it lies in the `results` of its line."""
+    """A number of a run: the evaluation that finds it, and the names that lead to it in the `results` of its line."""
 
     evaluation: str
     path: tuple[str, ...] = ("top1",)
@@ -35,8 +35,8 @@ class Measure:
 class Comparison:
     """What is expected: `more` above `less`, arms of this study or "study/arm", in a measure (of `less`: its own).
 
-    says: the expectation in words; paper: what the paper measured, where that means the same; equal: that they are alike
-    is what is expected.
+    says: the expectation in words; paper: what the paper measured, where that means the same; equal: it is expected
+    that they are alike.
     """
 
     more: str
@@ -52,8 +52,8 @@ class Comparison:
 class Study:
     """Arms trained with `flags` and their own with each of `seeds`, judged by `evaluations` (name -> flags).
 
-    The evaluation "density" is not la_tf.evaluate's but the figure's numbers. measures: title -> Measure, the columns of
-    its table.
+    The evaluation "density" is not la_tf.evaluate's but the figure's numbers. measures: title -> Measure, the columns
+    of its table.
     """
 
     name: str

@@ -37,8 +37,8 @@ def of_seeds_and_pictures(scores):
     Both seeds and pictures count as drawn at random, so other seeds and other pictures of the same kind may be
     expected to come to a mean within it. Of paired differences of two methods `scores` are (right by the one) - (right
     by the other), with the same seeds. It is the two-way analysis of variance of crossed random effects,
-    var(mean) = (MS_seeds + MS_pictures - MS_rest) / (S n), with Satterthwaite's degrees of freedom: what drawing seeds and
-    pictures anew with replacement would tend to, but with Student's t for how few the seeds are. S, n >= 2.
+    var(mean) = (MS_seeds + MS_pictures - MS_rest) / (S n), with Satterthwaite's degrees of freedom: what drawing seeds
+    and pictures anew with replacement would tend to, but with Student's t for how few the seeds are. S, n >= 2.
     """
     scores = np.asarray(scores, np.float64)
     seeds, pictures = scores.shape

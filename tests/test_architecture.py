@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("data", "models", "la_tf", "detection", "benchmarks")
+PACKAGES = ("data", "models", "la_tf", "detection", "benchmarks", "evidence")
 # How a run lives in its model_dir; the methods and what they are made of are none of detection's business.
 RUNNING_PART = {
     f"la_tf.{name}"
     for name in (
-        "bundle", "callbacks", "checkpoints", "child_processes", "commands", "estimator", "export_description", "exporters",
-        "model_dir", "processes", "replicas", "results", "schedules", "specs", "trainable", "training_loop",
+        "bundle", "callbacks", "checkpoints", "child_processes", "commands", "estimator", "export_description",
+        "exporters", "model_dir", "processes", "replicas", "results", "schedules", "specs", "trainable",
+        "training_loop",
     )
 }  # fmt: skip
 FLAG_MODULES = {"data.flags", "la_tf.flags", "la_tf.source_flags", "data.cli", "detection.flags"}
@@ -98,6 +99,7 @@ def test_each_package_imports_only_those_below_it():
         "la_tf": {"la_tf", "data", "models"},
         "detection": {"detection", "data", "models", "la_tf"},
         "benchmarks": set(PACKAGES),
+        "evidence": {"evidence", "la_tf", "data"},
     }
     assert violations(lambda name, imported: package_of(imported) in below[package_of(name)]) == []
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from evidence import page
-from evidence.study import Arm, Comparison, Measure, Study
 from evidence.studies import STUDIES
+from evidence.study import Arm, Comparison, Measure, Study
 from la_tf import intervals, results
 from la_tf.outcomes import packed
 from tests.programs import ROOT
