@@ -13,6 +13,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from absl import flags
+from tqdm import tqdm
 
 from data import cli
 from data.errors import FlagError, UserError
@@ -37,6 +38,9 @@ flags.DEFINE_boolean("report", False, "Write the page alone.")
 def main():
     """Flags -> runs, lines and the page; returns where they are."""
     given = {name: flags.FLAGS[name].value for name in ("runs", "out", "data", "seeds", "jobs", "quick", "report")}
+    for name in ("seeds", "jobs"):
+        if given[name] is not None and given[name] < 1:
+            raise FlagError(f"--{name}={given[name]}: must be at least 1")
     out = Path(given["out"] or given["runs"])
     if not given["report"]:
         measure(chosen_studies(given["quick"]), given, out)
@@ -77,8 +81,8 @@ def measure(studies, given, out):
     done = {page.key(line) for line in (results.read([out]) if (out / results.FILE).exists() else [])}
     most = min(filter(None, (given["seeds"], QUICK_SEEDS if given["quick"] else None)), default=None)
     chains = [[Cell(study, arm, seed) for arm in study.arms] for study in studies for seed in study.seeds[:most]]
-    with ThreadPoolExecutor(jobs) as pool:
-        running = [pool.submit(run_chain, chain, place, done, out) for chain in chains]
+    with ThreadPoolExecutor(jobs) as pool, tqdm(total=sum(map(len, chains)), unit=" runs") as progress:
+        running = [pool.submit(run_chain, chain, place, done, out, progress) for chain in chains]
         finished, others = wait(running, return_when=FIRST_EXCEPTION)
         for each in others:
             each.cancel()
@@ -86,12 +90,13 @@ def measure(studies, given, out):
         each.result()
 
 
-def run_chain(chain, place, done, out):
+def run_chain(chain, place, done, out, progress):
     """Runs the cells of a seed one after the other, and keeps their lines."""
     for cell in chain:
         for line in cell.run(place, done):
             results.append(out, line)
-            print(f"{cell.title}: {page.brief(line)}", file=sys.stderr)
+            progress.write(f"{cell.title}: {page.brief(line)}", file=sys.stderr)
+        progress.update()
 
 
 if __name__ == "__main__":

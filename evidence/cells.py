@@ -73,9 +73,9 @@ class Cell:
         wanted = {
             name: flags for name, flags in self.study.evaluations_of(self.arm).items() if self.key(name) not in done
         }
-        folder = place.folder(self.study.name, self.arm.name, self.seed)
         if not wanted and self.study.evaluations_of(self.arm):
             return
+        folder = place.folder(self.study.name, self.arm.name, self.seed)
         folder.mkdir(parents=True, exist_ok=True)
         log, told = folder.with_suffix(".log"), self.training_flags(place)
         seconds = self._train(place, folder, log, told)

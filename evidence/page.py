@@ -23,11 +23,20 @@ def key(line):
 
 def brief(line):
     """Returns what a line came to, in a few words."""
-    found = line["results"]
-    numbers = {name: each for name, each in found.items() if isinstance(each, float)}
-    parts = {name: part["top1"] for name, part in found.items() if isinstance(part, dict) and "top1" in part}
-    told = {"top1": numbers["top1"]} if "top1" in numbers else parts or numbers
-    return f"{line['cell']['evaluation']}: " + ", ".join(f"{name} {value:.4f}" for name, value in told.items())
+    found = [*_shares("", line["results"])]
+    return f"{line['cell']['evaluation']}: " + ", ".join(f"{name}{value:.4f}" for name, value in found)
+
+
+def _shares(name, found):
+    """Yields the numbers of results, by what leads to them; of scores the top-1 alone."""
+    if "top1" in found:
+        yield name, found["top1"]
+        return
+    for each, part in found.items():
+        if isinstance(part, dict):
+            yield from _shares(f"{name}{each} ", part)
+        elif isinstance(part, float):
+            yield f"{name}{each} ", part
 
 
 class Lines:

@@ -22,7 +22,8 @@ def run(main: str, *arguments: str, log: str | os.PathLike | None = None, enviro
     What it says on stderr is passed on, or added to the file `log`. `environment`: variables that it gets besides this
     process' own. Raises UserError where it fails, FlagError where its flags are wrong; it ends when this process does.
     """
-    print(f"$ {shown(main, *arguments)}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"$ {shown(main, *arguments)}\n")  # at once: others may write beside it
+    sys.stderr.flush()
     with open(log or os.devnull, "ab") as said:
         process = subprocess.Popen(
             [sys.executable, "-m", main, *arguments],

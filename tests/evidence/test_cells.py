@@ -1,0 +1,132 @@
+"""Cells of the evidence: which commands they are, what is done once, and what their lines say."""
+
+import itertools
+
+import pytest
+
+from data.errors import UserError
+from evidence import lists, page
+from evidence.cells import Cell, Place
+from evidence.study import Arm, Measure, Study
+from la_tf import commands, results
+
+STUDY = Study(
+    name="toy",
+    title="",
+    text="",
+    flags=("--dataset=folder:$LA_TF_DATA/set", "--epochs=3"),
+    arms=(Arm("warm", ("--method=ir",), evaluations=()), Arm("la", ("--method=la", "--warmup_epochs=0"), start="warm")),
+    seeds=(0, 1),
+    evaluations={"knn": ("--protocol=knn",), "far": ("--protocol=knn", "--dataset=folder:$LA_TF_DATA/other")},
+    measures={"kNN": Measure("knn")},
+)
+WARM, LA = STUDY.arms
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(tmp_path / "runs", "/pictures", {"OMP_NUM_THREADS": "1"})
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """The commands that are run, with evaluations that leave a line."""
+    commands_run, numbers = [], itertools.count()
+
+    def run(main, *arguments, log, environment):
+        commands_run.append((main, *arguments))
+        assert environment == {"OMP_NUM_THREADS": "1"}
+        if main == "la_tf.train":
+            return {}
+        folder = arguments[0].removeprefix("--model_dir=")
+        spec = next(
+            (each.partition("=")[2] for each in arguments if each.startswith("--dataset")), "folder:/pictures/set"
+        )
+        line = {
+            "time": "2026-01-01T00:00:00+00:00",
+            "protocol": "knn",
+            "subject": {"seed": 0},
+            "dataset": {"spec": next(given, "folder:/pictures/set"), "train": 10, "test": 5, "classes": 2},
+            "settings": {"number": next(numbers)},
+            "split": "test",
+            "selected_on": "none",
+            "results": {"top1": 0.5},
+            "versions": {},
+        }
+        return {"id": results.append(folder, line)["id"]}
+
+    monkeypatch.setattr(commands, "run", run)
+    return commands_run
+
+
+def test_an_arm_starts_from_the_run_of_the_same_seed_and_real_folders_are_put_in(place, ran):
+    lines = [*Cell(STUDY, LA, 1).run(place, set())]
+    runs = place.runs
+    trained, judged, far = ran
+    assert trained == (
+        "la_tf.train", "--dataset=folder:/pictures/set", "--epochs=3", "--method=la", "--warmup_epochs=0",
+        f"--warm_start={runs}/toy/warm/seed-1", "--seed=1", f"--model_dir={runs}/toy/la/seed-1",
+    )  # fmt: skip
+    assert judged == ("la_tf.evaluate", f"--model_dir={runs}/toy/la/seed-1", "--protocol=knn")
+    assert far[-1] == "--dataset=folder:/pictures/other"
+    assert [page.key(line) for line in lines] == [("toy", "la", 1, "knn"), ("toy", "la", 1, "far")]
+    # What is told is the same on every machine.
+    assert lines[1]["command"][-1] == "--dataset=folder:$LA_TF_DATA/other"
+    assert lines[1]["dataset"]["spec"] == "folder:$LA_TF_DATA/other"
+    assert lines[0]["cell"]["train"][0] == "--dataset=folder:$LA_TF_DATA/set"
+    assert lines[0]["cell"]["train_seconds"] >= 0 and "cores" in lines[0]["cell"]["machine"]
+
+
+def test_what_is_done_is_not_done_again(place, ran):
+    assert [*Cell(STUDY, LA, 0).run(place, {("toy", "la", 0, "knn"), ("toy", "la", 0, "far")})] == [] == ran
+    lines = [*Cell(STUDY, LA, 0).run(place, {("toy", "la", 0, "knn")})]
+    assert [page.key(line)[-1] for line in lines] == ["far"] and [main for main, *_ in ran] == [
+        "la_tf.train",
+        "la_tf.evaluate",
+    ]
+    assert len([*Cell(STUDY, LA, 0).run(place, set())]) == 2
+    assert [main for main, *_ in ran].count("la_tf.train") == 1  # it has been trained
+
+
+def test_a_run_that_others_begin_with_is_trained_without_being_judged(place, ran):
+    assert [*Cell(STUDY, WARM, 0).run(place, set())] == []
+    assert [main for main, *_ in ran] == ["la_tf.train"]
+    assert [*Cell(STUDY, WARM, 0).run(place, set())] == [] and len(ran) == 1
+
+
+def test_seconds_of_a_run_that_was_interrupted_add_up(place, monkeypatch):
+    clock = itertools.count(0, 10)
+    monkeypatch.setattr("evidence.cells.time.monotonic", lambda: next(clock))
+
+    def fails(main, *arguments, log, environment):
+        raise UserError("killed")
+
+    monkeypatch.setattr(commands, "run", fails)
+    for _ in range(2):
+        with pytest.raises(UserError):
+            [*Cell(STUDY, WARM, 0).run(place, set())]
+    kept = (place.runs / "toy" / "warm" / "seed-0" / "evidence.json").read_text()
+    assert '"seconds": 20.0' in kept and '"finished": false' in kept
+
+
+def test_lists_name_as_many_pictures_of_every_class(tmp_path):
+    data = tmp_path / "data"
+    for split, count in (("train", 5), ("test", 2)):
+        for name in ("cat", "dog"):
+            (data / "set" / split / name).mkdir(parents=True)
+            for i in range(count):
+                (data / "set" / split / name / f"{i}.jpg").touch()
+    study = Study("toy", "", "", lists.spec("set", 4), (), (), {}, {})
+    place = Place(tmp_path / "runs", str(data), {})
+    lists.write([study], place)
+    train = (tmp_path / "runs" / "lists" / "train_set_4.csv").read_text().splitlines()
+    assert train == [
+        "path,class",
+        "train/cat/0.jpg,cat",
+        "train/cat/1.jpg,cat",
+        "train/dog/0.jpg,dog",
+        "train/dog/1.jpg,dog",
+    ]
+    assert len((tmp_path / "runs" / "lists" / "test_set_4.csv").read_text().splitlines()) == 5
+    assert place.real(study.flags[0]) == f"--dataset=list:{tmp_path}/runs/lists/train_set_4.csv"
+    assert [place.told(place.real(flag)) for flag in study.flags] == [*study.flags]

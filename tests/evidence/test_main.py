@@ -1,0 +1,62 @@
+"""The command as a user meets it; a study of seconds, for real."""
+
+import json
+
+import pytest
+
+from evidence import __main__ as main
+from evidence import page
+from evidence.studies import DENSITIES, DENSITY, JUDGED, KNN
+from evidence.study import Arm, Comparison, Study
+from la_tf import results
+from tests.programs import run
+
+SHORT = ("--flagfile=quickstart.flags", "--width=8", "--batch_size=128", "--board_updates=0", "--exporters=")
+STUDY = Study(
+    name="short",
+    title="Short",
+    text="Two epochs.",
+    flags=SHORT,
+    arms=(
+        Arm("warm", ("--method=ir", "--epochs=1", "--schedule=constant"), evaluations=()),
+        Arm("la", ("--method=la", "--epochs=2", "--warmup_epochs=0"), start="warm"),
+        Arm("ir", ("--method=ir", "--epochs=2"), start="warm", evaluations=("knn", "density")),
+    ),
+    seeds=(0, 1),
+    evaluations=JUDGED | DENSITY,
+    measures=KNN | DENSITIES,
+    comparisons=(Comparison("la", "ir", "kNN", "LA above IR"),),
+)
+
+
+@pytest.mark.slow
+def test_a_study_goes_on_where_it_was_and_its_page_tells_it(tmp_path):
+    given = {"runs": str(tmp_path / "runs"), "data": "", "seeds": 1, "quick": False, "jobs": 2}
+    main.measure([STUDY], given, tmp_path)
+    assert len(results.read([tmp_path])) == 3 + 2
+    main.measure([STUDY], {**given, "seeds": None}, tmp_path)
+    lines = results.read([tmp_path])
+    assert len({page.key(line) for line in lines}) == len(lines) == 2 * (3 + 2)
+    text = page.of([STUDY], lines)
+    assert "| la " in text and "| LA above IR | kNN" in text and "| warm" not in text
+    told = next(line for line in lines if page.key(line) == ("short", "la", 1, "knn"))
+    evaluated = results.read([tmp_path / "runs/short/la/seed-1"])
+    assert told["results"] in [line["results"] for line in evaluated]
+    assert len(told["results"]["right"]) == 90  # 360 pictures, four a digit
+    density = next(line for line in lines if page.key(line) == ("short", "ir", 0, "density"))
+    figure = json.loads((tmp_path / "runs/short/ir/seed-0/report/density.json").read_text())
+    assert density["results"]["local"] == figure[0]["local"]["mean"] > density["results"]["background"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        (["--studies=none"], 2, "--studies=none: there is none; choose of digits"),
+        (["--report"], 1, "there is no results.jsonl yet"),
+        (["--quick", "--jobs=0"], 2, "--jobs=0: must be at least 1"),
+        (["--seeds=0"], 2, "--seeds=0: must be at least 1"),
+    ],
+)
+def test_a_wrong_flag_is_told_in_a_line(flags, code, message, tmp_path):
+    process = run("evidence", *flags, f"--runs={tmp_path / 'none'}")
+    assert process.returncode == code and message in process.stderr and process.stderr.count("\n") == 1, process.stderr
