@@ -39,9 +39,7 @@ def ran(monkeypatch):
         if main == "la_tf.train":
             return {}
         folder = arguments[0].removeprefix("--model_dir=")
-        spec = next(
-            (each.partition("=")[2] for each in arguments if each.startswith("--dataset")), "folder:/pictures/set"
-        )
+        given = (each.partition("=")[2] for each in arguments if each.startswith("--dataset"))
         line = {
             "time": "2026-01-01T00:00:00+00:00",
             "protocol": "knn",
