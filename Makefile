@@ -8,7 +8,7 @@ PY := $(VENV)/bin/python
 TORCH_VENV := .venv-torch
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: setup dev quickstart test test-all soak fuzz lint bench bench-torch clean
+.PHONY: setup dev quickstart test test-all soak fuzz lint bench bench-torch evidence clean
 
 setup: $(VENV)/.installed
 dev: $(VENV)/.installed-dev
@@ -53,6 +53,9 @@ bench: setup
 	$(PY) -m benchmarks
 
 bench-torch: $(TORCH_VENV)/.installed  ## once: what `make bench` compares with
+
+evidence: setup  ## what docs/RESULTS.md tells, anew: six hours; LA_TF_DATA is the folder of the picture sets; QUICK=1: the digits alone
+	$(PY) -m evidence $(if $(QUICK),--quick)
 
 $(TORCH_VENV)/.installed:
 	$(PYTHON) -m venv $(TORCH_VENV)

@@ -6,7 +6,7 @@ import pytest
 
 from evidence import __main__ as main
 from evidence import page
-from evidence.studies import DENSITIES, DENSITY, JUDGED, KNN
+from evidence.studies import DENSITIES, DENSITY, KNN
 from evidence.study import Arm, Comparison, Study
 from la_tf import results
 from tests.programs import run
@@ -19,13 +19,12 @@ STUDY = Study(
     flags=SHORT,
     arms=(
         Arm("warm", ("--method=ir", "--epochs=1", "--schedule=constant"), evaluations=()),
-        Arm("la", ("--method=la", "--epochs=2", "--warmup_epochs=0"), start="warm"),
-        Arm("ir", ("--method=ir", "--epochs=2"), start="warm", evaluations=("knn", "density")),
+        Arm("la", ("--method=la", "--epochs=1", "--warmup_epochs=0"), start="warm"),
     ),
     seeds=(0, 1),
-    evaluations=JUDGED | DENSITY,
-    measures=KNN | DENSITIES,
-    comparisons=(Comparison("la", "ir", "kNN", "LA above IR"),),
+    evaluations={"knn": ("--protocol=knn",)} | DENSITY,
+    measures={"kNN": KNN["kNN"]} | DENSITIES,
+    comparisons=(Comparison("la", "la", "local density", "nearer to the nearest", less_measure="background density"),),
 )
 
 
@@ -33,18 +32,18 @@ STUDY = Study(
 def test_a_study_goes_on_where_it_was_and_its_page_tells_it(tmp_path):
     given = {"runs": str(tmp_path / "runs"), "data": "", "seeds": 1, "quick": False, "jobs": 2}
     main.measure([STUDY], given, tmp_path)
-    assert len(results.read([tmp_path])) == 3 + 2
+    assert len(results.read([tmp_path])) == 2
     main.measure([STUDY], {**given, "seeds": None}, tmp_path)
     lines = results.read([tmp_path])
-    assert len({page.key(line) for line in lines}) == len(lines) == 2 * (3 + 2)
+    assert len({page.key(line) for line in lines}) == len(lines) == 2 * 2
     text = page.of([STUDY], lines)
-    assert "| la " in text and "| LA above IR | kNN" in text and "| warm" not in text
+    assert "| la " in text and "| nearer to the nearest |" in text and "| warm" not in text
     told = next(line for line in lines if page.key(line) == ("short", "la", 1, "knn"))
     evaluated = results.read([tmp_path / "runs/short/la/seed-1"])
     assert told["results"] in [line["results"] for line in evaluated]
     assert len(told["results"]["right"]) == 90  # 360 pictures, four a digit
-    density = next(line for line in lines if page.key(line) == ("short", "ir", 0, "density"))
-    figure = json.loads((tmp_path / "runs/short/ir/seed-0/report/density.json").read_text())
+    density = next(line for line in lines if page.key(line) == ("short", "la", 0, "density"))
+    figure = json.loads((tmp_path / "runs/short/la/seed-0/report/density.json").read_text())
     assert density["results"]["local"] == figure[0]["local"]["mean"] > density["results"]["background"]
 
 

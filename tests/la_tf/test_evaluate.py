@@ -18,7 +18,7 @@ PRESETS = sorted(ROOT.glob("la_tf/presets/evaluation/*.flags"))
 def quickstart(tmp_path_factory):
     """A short run by the quickstart's flags."""
     folder = tmp_path_factory.mktemp("runs") / "quickstart"
-    short = ["--flagfile=quickstart.flags", "--epochs=6", "--warmup_epochs=5", "--exporters=final"]
+    short = ["--flagfile=quickstart.flags", "--width=16", "--epochs=6", "--warmup_epochs=5", "--exporters=final"]
     return folder, result_of(run("la_tf.train", *short, f"--model_dir={folder}"))["export"]
 
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 # At this rate float32's rounding stays what it is; without batch norm, larger ones make a thousand times as much of it.
 FLAGS = (
     "--flagfile=quickstart.flags", "--learning_rate=0.001", "--schedule=constant", "--warmup_epochs=1", "--log_steps=1",
-    "--epochs=100", "--exporters=",
+    "--epochs=100", "--exporters=", "--width=16", "--batch_size=128",
 )  # fmt: skip
 STEPS = 20
 LA_BEGUN = 15  # steps of the run that Local Aggregation is gone on from, on every number of replicas

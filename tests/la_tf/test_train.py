@@ -236,19 +236,14 @@ def test_figures_are_drawn_from_a_run(finished):
 
 @pytest.mark.slow
 def test_the_quickstart_learns_the_digits_and_gains_by_local_aggregation(tmp_path):
-    last, at_switch = [], []
-    for seed in range(2):
-        folder = tmp_path / str(seed)
-        flags = ["--flagfile=quickstart.flags", f"--model_dir={folder}", f"--seed={seed}", "--deterministic"]
-        assert result_of(run("la_tf.train", *flags))["finished"]
-        epochs = [line for line in lines(folder) if "knn_top1" in line]
-        switch = [line["phase"] for line in epochs].index("la")
-        assert len(epochs) - switch >= len(epochs) / 2  # half of the steps are Local Aggregation's
-        last.append(epochs[-1]["knn_top1"])
-        at_switch.append(epochs[switch - 1]["knn_top1"])
-    # The mean of seeds 0 to 2 was 0.973 against 0.965, each with a deviation of 0.004; an untrained one has 0.62.
-    assert np.mean(last) >= 0.96
-    assert np.mean(last) >= np.mean(at_switch) - 1 / 360  # a digit of luck
+    flags = ["--flagfile=quickstart.flags", f"--model_dir={tmp_path}", "--deterministic"]
+    assert result_of(run("la_tf.train", *flags))["finished"]
+    epochs = [line for line in lines(tmp_path) if "knn_top1" in line]
+    switch = [line["phase"] for line in epochs].index("la")
+    assert len(epochs) - switch >= len(epochs) / 2  # half of the steps are Local Aggregation's
+    # Seeds 0 to 3 came to 0.972, 0.989, 0.975 and 0.978; untrained ones to 0.65 to 0.76.
+    assert epochs[-1]["knn_top1"] >= 0.96
+    assert epochs[-1]["knn_top1"] >= epochs[switch - 1]["knn_top1"] - 2 / 360  # two digits of luck
 
 
 @pytest.mark.slow
