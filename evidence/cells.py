@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from evidence.study import DATA, LISTS, Arm, Study
+from evidence.study import DATA, LISTS, SEED, Arm, Study
 from la_tf import commands, model_dir, results
 
 DENSITY = "density"
@@ -81,7 +81,7 @@ class Cell:
         seconds = self._train(place, folder, log, told)
         for name, flags in wanted.items():
             judge = _density if name == DENSITY else _judged
-            line = judge(place, folder, log, flags)
+            line = judge(place, folder, log, [flag.replace(SEED, str(self.seed)) for flag in flags])
             facts = {"study": self.study.name, "arm": self.arm.name, "seed": self.seed, "evaluation": name}
             cell = facts | {"train": told, "train_seconds": round(seconds, 1), "machine": machine()}
             yield line | {"cell": cell}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 DATA = "$LA_TF_DATA"  # within flags: the folder of the unpacked picture sets
+SEED = "$SEED"  # within flags of evaluations: the seed of the run
 LISTS = "$LISTS"  # within flags: the folder of the lists that name a part of a set
 
 

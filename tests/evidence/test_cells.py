@@ -17,7 +17,10 @@ STUDY = Study(
     flags=("--dataset=folder:$LA_TF_DATA/set", "--epochs=3"),
     arms=(Arm("warm", ("--method=ir",), evaluations=()), Arm("la", ("--method=la", "--warmup_epochs=0"), start="warm")),
     seeds=(0, 1),
-    evaluations={"knn": ("--protocol=knn",), "far": ("--protocol=knn", "--dataset=folder:$LA_TF_DATA/other")},
+    evaluations={
+        "knn": ("--protocol=knn", "--seed=$SEED"),
+        "far": ("--protocol=knn", "--dataset=folder:$LA_TF_DATA/other"),
+    },
     measures={"kNN": Measure("knn")},
 )
 WARM, LA = STUDY.arms
@@ -65,7 +68,7 @@ def test_an_arm_starts_from_the_run_of_the_same_seed_and_real_folders_are_put_in
         "la_tf.train", "--dataset=folder:/pictures/set", "--epochs=3", "--method=la", "--warmup_epochs=0",
         f"--warm_start={runs}/toy/warm/seed-1", "--seed=1", f"--model_dir={runs}/toy/la/seed-1",
     )  # fmt: skip
-    assert judged == ("la_tf.evaluate", f"--model_dir={runs}/toy/la/seed-1", "--protocol=knn")
+    assert judged == ("la_tf.evaluate", f"--model_dir={runs}/toy/la/seed-1", "--protocol=knn", "--seed=1")
     assert far[-1] == "--dataset=folder:/pictures/other"
     assert [page.key(line) for line in lines] == [("toy", "la", 1, "knn"), ("toy", "la", 1, "far")]
     # What is told is the same on every machine.
