@@ -3,7 +3,7 @@
 Every study trains its arms with the same seeds and judges them by la_tf.evaluate. Each run is a model_dir below --runs,
 each number a line of OUT/results.jsonl; OUT/RESULTS.md tells them all, with the command of each. The same command goes
 on where it was interrupted: what has its line is not done again. Pictures are looked for in $LA_TF_DATA (--data);
-studies without theirs are passed over. --quick: those on the digits, with three seeds, in a quarter of an hour.
+studies without theirs are passed over. --quick: those on the digits, with three seeds.
 --report writes the page anew from the lines that are there, and measures nothing.
 """
 
@@ -83,11 +83,14 @@ def measure(studies, given, out):
     chains = [[Cell(study, arm, seed) for arm in study.arms] for study in studies for seed in study.seeds[:most]]
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=sum(map(len, chains)), unit=" runs") as progress:
         running = [pool.submit(run_chain, chain, place, done, out, progress) for chain in chains]
-        finished, others = wait(running, return_when=FIRST_EXCEPTION)
-        for each in others:
-            each.cancel()
-    for each in finished:
-        each.result()
+        try:
+            wait(running, return_when=FIRST_EXCEPTION)
+        finally:  # Ctrl-C, too: what has not begun does not
+            for each in running:
+                each.cancel()
+    for each in running:
+        if not each.cancelled():
+            each.result()
 
 
 def run_chain(chain, place, done, out, progress):

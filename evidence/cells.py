@@ -64,7 +64,7 @@ class Cell:
         """Returns the flags of la_tf.train, told as they are for others."""
         start = []
         if self.arm.start:
-            start = [f"--warm_start={place.folder(*self.study.place(self.arm.start), self.seed)}"]
+            start = [f"--warm_start={place.folder(self.study.name, self.arm.start, self.seed)}"]
         folder = place.folder(self.study.name, self.arm.name, self.seed)
         return [*self.study.flags, *self.arm.flags, *start, f"--seed={self.seed}", f"--model_dir={folder}"]
 
@@ -73,29 +73,32 @@ class Cell:
         wanted = {
             name: flags for name, flags in self.study.evaluations_of(self.arm).items() if self.key(name) not in done
         }
-        if not wanted and self.study.evaluations_of(self.arm):
+        if not wanted:
             return
         folder = place.folder(self.study.name, self.arm.name, self.seed)
-        folder.mkdir(parents=True, exist_ok=True)
-        log, told = folder.with_suffix(".log"), self.training_flags(place)
-        seconds = self._train(place, folder, log, told)
+        seconds = self.train(place)
         for name, flags in wanted.items():
             judge = _density if name == DENSITY else _judged
-            line = judge(place, folder, log, [flag.replace(SEED, str(self.seed)) for flag in flags])
+            flags = [flag.replace(SEED, str(self.seed)) for flag in flags]
+            line = judge(place, folder, folder.with_suffix(".log"), flags)
             facts = {"study": self.study.name, "arm": self.arm.name, "seed": self.seed, "evaluation": name}
-            cell = facts | {"train": told, "train_seconds": round(seconds, 1), "machine": machine()}
-            yield line | {"cell": cell}
+            facts |= {"train": self.training_flags(place), "train_seconds": round(seconds, 1), "machine": machine()}
+            yield line | {"cell": facts}
 
-    def _train(self, place, folder, log, told):
-        """Trains, or goes on with it; returns the seconds of all goes."""
+    def train(self, place: Place) -> float:
+        """Trains it where that is not done, after what it starts from; returns the seconds of all goes at it."""
+        folder = place.folder(self.study.name, self.arm.name, self.seed)
         kept = folder / "evidence.json"
         before = json.loads(kept.read_text()) if kept.exists() else {"seconds": 0.0, "finished": False}
         if before["finished"]:
             return before["seconds"]
-        started = time.monotonic()
+        if self.arm.start:
+            Cell(self.study, self.study.by_name[self.arm.start], self.seed).train(place)
+        folder.mkdir(parents=True, exist_ok=True)
+        flags = map(place.real, self.training_flags(place))
+        started, finished = time.monotonic(), False
         try:
-            finished = False
-            commands.run("la_tf.train", *map(place.real, told), log=log, environment=place.environment)
+            commands.run("la_tf.train", *flags, log=folder.with_suffix(".log"), environment=place.environment)
             finished = True
         finally:
             seconds = before["seconds"] + time.monotonic() - started

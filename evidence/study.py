@@ -12,7 +12,7 @@ LISTS = "$LISTS"  # within flags: the folder of the lists that name a part of a 
 
 @dataclass(frozen=True)
 class Arm:
-    """A way to train. start: the arm, of this study or "study/arm", whose run of the same seed it begins with.
+    """A way to train. start: the arm of the study whose run of the same seed it begins with.
 
     evaluations: those of the study that it takes part in, None: all.
     """
@@ -73,7 +73,7 @@ class Study:
         return {arm.name: arm for arm in self.arms}
 
     def place(self, name):
-        """Returns (study, arm) of an arm as `start` and comparisons call it."""
+        """Returns (study, arm) of an arm as comparisons call it."""
         study, slash, arm = name.rpartition("/")
         return (study, arm) if slash else (self.name, name)
 

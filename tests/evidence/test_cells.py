@@ -63,7 +63,8 @@ def ran(monkeypatch):
 def test_an_arm_starts_from_the_run_of_the_same_seed_and_real_folders_are_put_in(place, ran):
     lines = [*Cell(STUDY, LA, 1).run(place, set())]
     runs = place.runs
-    trained, judged, far = ran
+    started, trained, judged, far = ran
+    assert started[-1] == f"--model_dir={runs}/toy/warm/seed-1" and "--method=ir" in started
     assert trained == (
         "la_tf.train", "--dataset=folder:/pictures/set", "--epochs=3", "--method=la", "--warmup_epochs=0",
         f"--warm_start={runs}/toy/warm/seed-1", "--seed=1", f"--model_dir={runs}/toy/la/seed-1",
@@ -81,18 +82,17 @@ def test_an_arm_starts_from_the_run_of_the_same_seed_and_real_folders_are_put_in
 def test_what_is_done_is_not_done_again(place, ran):
     assert [*Cell(STUDY, LA, 0).run(place, {("toy", "la", 0, "knn"), ("toy", "la", 0, "far")})] == [] == ran
     lines = [*Cell(STUDY, LA, 0).run(place, {("toy", "la", 0, "knn")})]
-    assert [page.key(line)[-1] for line in lines] == ["far"] and [main for main, *_ in ran] == [
-        "la_tf.train",
-        "la_tf.evaluate",
-    ]
+    assert [page.key(line)[-1] for line in lines] == ["far"]
+    assert [main for main, *_ in ran] == ["la_tf.train", "la_tf.train", "la_tf.evaluate"]  # what it starts from, too
     assert len([*Cell(STUDY, LA, 0).run(place, set())]) == 2
-    assert [main for main, *_ in ran].count("la_tf.train") == 1  # it has been trained
+    assert [main for main, *_ in ran].count("la_tf.train") == 2  # they have been trained
 
 
-def test_a_run_that_others_begin_with_is_trained_without_being_judged(place, ran):
-    assert [*Cell(STUDY, WARM, 0).run(place, set())] == []
-    assert [main for main, *_ in ran] == ["la_tf.train"]
-    assert [*Cell(STUDY, WARM, 0).run(place, set())] == [] and len(ran) == 1
+def test_a_run_that_others_begin_with_is_trained_when_one_of_them_needs_it(place, ran):
+    assert [*Cell(STUDY, WARM, 0).run(place, set())] == [] == ran  # nobody does
+    Cell(STUDY, LA, 0).train(place)
+    Cell(STUDY, WARM, 0).train(place)
+    assert [flags[-1] for flags in ran] == [f"--model_dir={place.runs}/toy/{name}/seed-0" for name in ("warm", "la")]
 
 
 def test_seconds_of_a_run_that_was_interrupted_add_up(place, monkeypatch):
@@ -105,7 +105,7 @@ def test_seconds_of_a_run_that_was_interrupted_add_up(place, monkeypatch):
     monkeypatch.setattr(commands, "run", fails)
     for _ in range(2):
         with pytest.raises(UserError):
-            [*Cell(STUDY, WARM, 0).run(place, set())]
+            Cell(STUDY, WARM, 0).train(place)
     kept = (place.runs / "toy" / "warm" / "seed-0" / "evidence.json").read_text()
     assert '"seconds": 20.0' in kept and '"finished": false' in kept
 
