@@ -243,7 +243,7 @@ def test_the_quickstart_learns_the_digits_and_gains_by_local_aggregation(tmp_pat
     assert len(epochs) - switch >= len(epochs) / 2  # half of the steps are Local Aggregation's
     # Seeds 0 to 3 came to 0.972, 0.989, 0.975 and 0.978; untrained ones to 0.65 to 0.76.
     assert epochs[-1]["knn_top1"] >= 0.96
-    assert epochs[-1]["knn_top1"] >= epochs[switch - 1]["knn_top1"] - 2 / 360  # two digits of luck
+    assert epochs[-1]["knn_top1"] >= epochs[switch - 1]["knn_top1"] - 1 / 360  # a digit of luck
 
 
 @pytest.mark.slow
