@@ -20,6 +20,7 @@ from evidence.study import DATA, LISTS, SEED, Arm, Study
 from la_tf import commands, model_dir, results
 
 DENSITY = "density"
+SUBJECT = ("kind", "method", "backbone", "width", "image_size", "seed", "step", "weights")
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,14 @@ def _judged(place, folder, log, flags):
     found = commands.run("la_tf.evaluate", *arguments, log=log, environment=place.environment)
     line = results.find(folder, found["id"])
     dataset = line["dataset"] | {"spec": place.told(line["dataset"]["spec"])}
-    return line | {"command": [*map(place.told, arguments)], "dataset": dataset}
+    return thin(line) | {"command": [*map(place.told, arguments)], "dataset": dataset}
+
+
+def thin(line):
+    """Returns a line without what its commands say as well, and without the numbers of every class."""
+    subject = {name: value for name, value in line["subject"].items() if name in SUBJECT}
+    found = {name: value for name, value in line["results"].items() if name != "per_class"}
+    return line | {"subject": subject, "results": found}
 
 
 def _density(place, folder, log, flags):
@@ -121,7 +129,7 @@ def _density(place, folder, log, flags):
     started = time.monotonic()
     commands.run("la_tf.analyze", *arguments, log=log, environment=place.environment)
     (found,) = json.loads((folder / "report" / f"{DENSITY}.json").read_text())
-    known = results.read([folder])[-1]  # of the same network on the same pictures
+    known = thin(results.read([folder])[-1])  # of the same network on the same pictures
     return {name: known[name] for name in ("subject", "dataset", "versions")} | {
         "protocol": DENSITY,
         "settings": {"bank": found["bank"], "ranks": found["ranks"]},

@@ -85,12 +85,10 @@ def of(studies, lines):
 
 def of_study(study: Study, known: Lines):
     """Returns the section of a study, or nothing where it has no line yet."""
-    rows = [[arm.name, *cells] for arm in study.arms if (cells := table_row(study, arm.name, known))]
-    if not rows:
+    tables = [table for measures in study.tables if (table := of_measures(study, measures, known))]
+    if not tables:
         return ""
-    head = ["", *study.measures, "seeds", "minutes"]
-    table = tabulate(rows, head, "pipe", colalign=("left", *["right"] * (len(head) - 1)), disable_numparse=True)
-    parts = [f"## {study.title}\n", f"{study.text}\n", f"{table}\n"]
+    parts = [f"## {study.title}\n", f"{study.text}\n", *tables]
     found = [row for each in study.comparisons if (row := compared(study, each, known))]
     if found:
         head = ["expected", "measure", "difference", "95% interval", "", "in the paper"]
@@ -98,13 +96,21 @@ def of_study(study: Study, known: Lines):
     return "\n".join([*parts, commands(study, known)])
 
 
-def table_row(study, arm, known):
+def of_measures(study, measures, known):
+    """Returns a table of the arms that have lines of these {title: Measure}; nothing where none has."""
+    rows = [[arm.name, *cells] for arm in study.arms if (cells := table_row(study, arm.name, measures, known))]
+    head = ["", *measures, "seeds", "minutes"]
+    right = ["right"] * (len(head) - 1)
+    return tabulate(rows, head, "pipe", colalign=("left", *right), disable_numparse=True) + "\n" if rows else ""
+
+
+def table_row(study, arm, measures, known):
     """The cells of an arm: a text for each measure, the seeds, the minutes of a run; None where there is no line."""
-    by_measure = [known.values(study.name, arm, measure) for measure in study.measures.values()]
+    by_measure = [known.values(study.name, arm, measure) for measure in measures.values()]
     if not any(by_measure):
         return None
-    measures = study.measures.values()
-    cells = [spread([*values.values()], measure) for values, measure in zip(by_measure, measures, strict=True)]
+    pairs = zip(by_measure, measures.values(), strict=True)
+    cells = [spread([*values.values()], measure) for values, measure in pairs]
     lines = [line for k, line in known.by_key.items() if k[:2] == (study.name, arm)]
     minutes = mean({line["cell"]["seed"]: line["cell"]["train_seconds"] for line in lines}.values()) / 60
     return [*cells, str(max(map(len, by_measure))), f"{minutes:.1f}"]

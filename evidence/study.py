@@ -53,8 +53,8 @@ class Comparison:
 class Study:
     """Arms trained with `flags` and their own with each of `seeds`, judged by `evaluations` (name -> flags).
 
-    The evaluation "density" is not la_tf.evaluate's but the figure's numbers. measures: title -> Measure, the columns
-    of its table.
+    The evaluation "density" is not la_tf.evaluate's but the figure's numbers. tables: {title: Measure}, the columns of
+    each table.
     """
 
     name: str
@@ -64,8 +64,13 @@ class Study:
     arms: tuple[Arm, ...]
     seeds: tuple[int, ...]
     evaluations: dict[str, tuple[str, ...]]
-    measures: dict[str, Measure]
+    tables: tuple[dict[str, Measure], ...]
     comparisons: tuple[Comparison, ...] = ()
+
+    @cached_property
+    def measures(self):
+        """The measures of all tables by title."""
+        return {title: measure for table in self.tables for title, measure in table.items()}
 
     @cached_property
     def by_name(self):

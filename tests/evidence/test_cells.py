@@ -21,7 +21,7 @@ STUDY = Study(
         "knn": ("--protocol=knn", "--seed=$SEED"),
         "far": ("--protocol=knn", "--dataset=folder:$LA_TF_DATA/other"),
     },
-    measures={"kNN": Measure("knn")},
+    tables=({"kNN": Measure("knn")},),
 )
 WARM, LA = STUDY.arms
 
@@ -46,12 +46,12 @@ def ran(monkeypatch):
         line = {
             "time": "2026-01-01T00:00:00+00:00",
             "protocol": "knn",
-            "subject": {"seed": 0},
+            "subject": {"kind": "run", "seed": 0, "config": {"tau": 0.1}},
             "dataset": {"spec": next(given, "folder:/pictures/set"), "train": 10, "test": 5, "classes": 2},
             "settings": {"number": next(numbers)},
             "split": "test",
             "selected_on": "none",
-            "results": {"top1": 0.5},
+            "results": {"top1": 0.5, "per_class": {"0": {"top1": 0.5}}},
             "versions": {},
         }
         return {"id": results.append(folder, line)["id"]}
@@ -72,6 +72,7 @@ def test_an_arm_starts_from_the_run_of_the_same_seed_and_real_folders_are_put_in
     assert judged == ("la_tf.evaluate", f"--model_dir={runs}/toy/la/seed-1", "--protocol=knn", "--seed=1")
     assert far[-1] == "--dataset=folder:/pictures/other"
     assert [page.key(line) for line in lines] == [("toy", "la", 1, "knn"), ("toy", "la", 1, "far")]
+    assert lines[0]["subject"] == {"kind": "run", "seed": 0} and lines[0]["results"] == {"top1": 0.5}
     # What is told is the same on every machine.
     assert lines[1]["command"][-1] == "--dataset=folder:$LA_TF_DATA/other"
     assert lines[1]["dataset"]["spec"] == "folder:$LA_TF_DATA/other"

@@ -19,7 +19,7 @@ STUDY = Study(
     arms=(Arm("la"), Arm("ir", ("--method=ir",)), Arm("never run")),
     seeds=(0, 1, 2),
     evaluations={"knn": ("--protocol=knn",), "linear": ("--protocol=linear",)},
-    measures={"kNN": Measure("knn"), "conv5": Measure("linear", ("conv5", "top1"))},
+    tables=({"kNN": Measure("knn"), "conv5": Measure("linear", ("conv5", "top1"))},),
     comparisons=(
         Comparison("la", "ir", "kNN", "LA above IR", paper="45.0 > 41.0"),
         Comparison("ir", "la", "conv5", "IR above LA", paper=""),
