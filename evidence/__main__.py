@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from data import cli
 from data.errors import FlagError, UserError
-from evidence import lists, page
+from evidence import lists, page, plans
 from evidence.cells import Cell, Place
 from evidence.studies import STUDIES
 from evidence.study import DATA
@@ -28,7 +28,8 @@ QUICK_SEEDS = 3
 flags.DEFINE_string("runs", "runs/evidence", "Where the runs live.")
 flags.DEFINE_string("out", None, "Folder of results.jsonl and RESULTS.md. Default: --runs.")
 flags.DEFINE_string("data", None, "Folder of the unpacked picture sets. Default: $LA_TF_DATA.")
-flags.DEFINE_list("studies", [], f"Some alone: {', '.join(STUDIES)}.")
+NAMES = (*STUDIES, plans.NAME)
+flags.DEFINE_list("studies", [], f"Some alone: {', '.join(NAMES)}.")
 flags.DEFINE_integer("seeds", None, "With so many seeds of each study at most.")
 flags.DEFINE_integer("jobs", None, "Runs at a time, each with its part of the cores. Default: one a core.")
 flags.DEFINE_boolean("quick", False, f"The studies on the digits alone, with {QUICK_SEEDS} seeds.")
@@ -43,7 +44,10 @@ def main():
             raise FlagError(f"--{name}={given[name]}: must be at least 1")
     out = Path(given["out"] or given["runs"])
     if not given["report"]:
-        measure(chosen_studies(given["quick"]), given, out)
+        names = chosen(given["quick"])
+        measure([STUDIES[name] for name in names if name in STUDIES], given, out)
+        if plans.NAME in names:
+            plan(given, out)
     if not (out / results.FILE).exists():
         raise UserError(f"{out}: there is no {results.FILE} yet, and nothing to be measured")
     lines = results.read([out])
@@ -52,33 +56,52 @@ def main():
     return {"page": str(path), "results": str(out / results.FILE), "lines": len(lines)}
 
 
-def chosen_studies(quick):
-    """Returns the studies that --studies names, or all; FlagError for one that there is not."""
-    names = flags.FLAGS["studies"].value or [*STUDIES]
-    if strange := [name for name in names if name not in STUDIES]:
-        raise FlagError(f"--studies={strange[0]}: there is none; choose of {', '.join(STUDIES)}")
-    return [STUDIES[name] for name in names if not (quick and needs_pictures(STUDIES[name]))]
+def chosen(quick):
+    """Returns the names that --studies gives, or all; FlagError for one that there is not."""
+    names = flags.FLAGS["studies"].value or [*NAMES]
+    if strange := [name for name in names if name not in NAMES]:
+        raise FlagError(f"--studies={strange[0]}: there is none; choose of {', '.join(NAMES)}")
+    return [name for name in names if not (quick and (name == plans.NAME or needs_pictures(STUDIES[name])))]
 
 
 def needs_pictures(study):
     """Whether a study is of pictures that are not at hand everywhere."""
-    flags_of_all = (*study.flags, *(flag for arm in study.arms for flag in arm.flags))
-    return any(DATA in flag for flag in flags_of_all)
+    groups = (study.flags, *(arm.flags for arm in study.arms), *study.evaluations.values())
+    return any(DATA in flag for group in groups for flag in group)
+
+
+def place_of(given, environment):
+    """Returns the Place that the flags name."""
+    return Place(Path(given["runs"]), given["data"] or os.environ.get("LA_TF_DATA", ""), environment)
+
+
+def keys(out):
+    """Returns what has its line already."""
+    return {page.key(line) for line in (results.read([out]) if (out / results.FILE).exists() else [])}
+
+
+def plan(given, out):
+    """Plans what is not run, one after the other, for they measure the machine."""
+    place = place_of(given, {})
+    if not place.data:
+        print(f"{plans.NAME}: passed over, for it needs pictures: set --data or LA_TF_DATA", file=sys.stderr)
+        return
+    for line in plans.lines(place, keys(out)):
+        results.append(out, line)
 
 
 def measure(studies, given, out):
     """Runs all cells that have not their lines yet, seeds side by side, the arms of a seed one after the other."""
-    data = given["data"] or os.environ.get("LA_TF_DATA", "")
-    if not data:
+    jobs = given["jobs"] or os.cpu_count()
+    threads = str(max(1, os.cpu_count() // jobs))
+    place = place_of(given, {"TF_NUM_INTRAOP_THREADS": threads, "OMP_NUM_THREADS": threads})
+    if not place.data:
         for study in filter(needs_pictures, studies):
             print(f"{study.name}: passed over, for it needs pictures: set --data or LA_TF_DATA", file=sys.stderr)
         studies = [study for study in studies if not needs_pictures(study)]
-    jobs = given["jobs"] or os.cpu_count()
-    threads = str(max(1, os.cpu_count() // jobs))
-    place = Place(Path(given["runs"]), data, {"TF_NUM_INTRAOP_THREADS": threads, "OMP_NUM_THREADS": threads})
     model_dir.writable_folder(out)
     lists.write(studies, place)
-    done = {page.key(line) for line in (results.read([out]) if (out / results.FILE).exists() else [])}
+    done = keys(out)
     most = min(filter(None, (given["seeds"], QUICK_SEEDS if given["quick"] else None)), default=None)
     chains = [[Cell(study, arm, seed) for arm in study.arms] for study in studies for seed in study.seeds[:most]]
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=sum(map(len, chains)), unit=" runs") as progress:

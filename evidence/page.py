@@ -9,6 +9,7 @@ from statistics import mean, stdev
 import numpy as np
 from tabulate import tabulate
 
+from evidence import plans
 from evidence.study import Comparison, Measure, Study
 from la_tf import intervals, outcomes, results
 
@@ -80,7 +81,7 @@ def of(studies, lines):
     """Returns the page of `studies` from `lines` of results."""
     known = Lines(lines)
     parts = [section for study in studies if (section := of_study(study, known))]
-    return "\n".join([HEAD, *parts])
+    return "\n".join([HEAD, *parts, *filter(None, [plans.section(known)])])
 
 
 def of_study(study: Study, known: Lines):

@@ -82,8 +82,8 @@ CHOICES = Study(
     name="digits-choices",
     title="LA's choices on the digits (the paper's ablations)",
     text=(
-        "As the quickstart, but of width 16, and each arm goes on for 40 epochs from the same 20 epochs of IR. The plain "
-        "LA has B_i of the k = 256 nearest rows, and C_i of H = 3 clusterings of m = 100 clusters. `b-cluster` makes B_i "
+        "As the quickstart, but of width 16, and each arm goes on for 40 epochs from the same 20 epochs of IR. The "
+        "plain LA has B_i of the k = 256 nearest rows, C_i of H = 3 clusterings of m = 100. `b-cluster` makes B_i "
         "of three clusterings so coarse that it has about as many members; the k' of `c-nearest` is what a cluster "
         "holds. The paper judges its ablations by the nearest neighbour (K = 1)."
     ),
