@@ -26,7 +26,7 @@ from la_tf import clustering
 from la_tf import flags as la_flags
 from la_tf.cluster_health import health, objective
 from la_tf.experiment import Experiment
-from la_tf.resolve import IMAGES_PER_CLUSTER, WARM_ITERATIONS
+from la_tf.resolve import WARM_ITERATIONS, clusters_of
 
 ROOT = Path(__file__).parents[1]
 CLUSTERINGS, OF_VIEWS, VIEWS = 10, 3, 5  # H, that of the views without --full, views of a picture
@@ -134,7 +134,7 @@ def mutual_information(labels):
 
 def compare(rows_are, before, after, clusterings):
     """Measures a refresh of clusterings of `before` `[n, D]` on `after` against cold runs."""
-    clusters = round(len(after) / IMAGES_PER_CLUSTER)
+    clusters = clusters_of(len(after))
     previous = cold_faiss(before, clusters, clusterings)
     found = {}
 

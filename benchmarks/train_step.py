@@ -15,7 +15,7 @@ from benchmarks.torch_process import torch_python, torch_side
 from la_tf.embedding import build_embedder
 from la_tf.local_aggregation import LocalAggregation
 from la_tf.method import Method
-from la_tf.resolve import BACKGROUND_SHARE, IMAGES_PER_CLUSTER, LEAST_BACKGROUND
+from la_tf.resolve import BACKGROUND_SHARE, LEAST_BACKGROUND, clusters_of
 from models.backbone import build_backbone
 from models.preprocessing import Preprocessing
 
@@ -63,7 +63,7 @@ def compiled(method):
 def measure_la(rng):
     """Measures the LA step over the bare one."""
     batch = random_batch(rng, BATCH, IMAGE)
-    clusters = round(SIZE / IMAGES_PER_CLUSTER)
+    clusters = clusters_of(SIZE)
     background_k = max(LEAST_BACKGROUND, round(SIZE * BACKGROUND_SHARE))
     la = LocalAggregation(
         embedder(WIDTH, IMAGE),

@@ -119,9 +119,7 @@ flags.DEFINE_integer("close_k", None, "la: k' of --close=knn. Default: what a cl
 flags.DEFINE_integer(
     "clusterings", _METHOD.clusterings, "la: H, the number of clusterings whose union is C_i (dbscan: one)."
 )
-flags.DEFINE_integer(
-    "clusters", None, "la: m, the clusters of each clustering; dc: its classes. Default: follows N (N/43; N/128)."
-)
+flags.DEFINE_integer("clusters", None, "la: m, the clusters of each clustering; dc: its classes. Default: follows N.")
 flags.DEFINE_string(
     "cluster_on", _METHOD.cluster_on, f"la: {_choices(CLUSTER_ON)}: the bank, or fresh embeddings of centre crops."
 )

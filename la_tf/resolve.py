@@ -7,11 +7,13 @@ from data.errors import FlagError
 from la_tf.config import interval
 from models.backbone import smallest_input
 
-# The paper's sizes on ImageNet (N = 1,281,167): m = 30,000 is 42.7 images a cluster, k = 4096 is 0.32% of N.
-IMAGES_PER_CLUSTER = 42.7
+# The paper's sizes on ImageNet: m = 30,000 is 42.7 images a cluster, k = 4096 is 0.32% of N. Where N is smaller, so are
+# the clusters that are worth it: of 10,000 pictures of CIFAR-10 about 10 images (docs/RESULTS.md), so m grows as
+# N^0.7, which goes through both. With fewer than 8 images a cluster LA is hardly more than IR.
+IMAGENET_SIZE = 1_281_167
+IMAGES_PER_CLUSTER, CLUSTER_GROWTH, LEAST_IN_CLUSTER = 42.7, 0.3, 8
 BACKGROUND_SHARE = 0.0032
-# Three clusters' worth: below N = 40,000 that share nears what one cluster holds, and B_i would leave nothing to tell
-# C_i from.
+# A share of a small N is less than what a few clusters hold, and B_i would leave nothing to tell C_i from.
 LEAST_BACKGROUND = 128
 # Up to here the softmax over all rows costs little beside the network, and noise-contrastive estimation's 4096 noise
 # rows are so large a part of N that it estimates what is as cheap to compute.
@@ -32,12 +34,18 @@ IMAGES_PER_CLASS, LEAST_CLASSES = 128, 100
 HIDDEN_PER_CLASS, LEAST_HIDDEN, MOST_HIDDEN = 0.41, 128, 4096
 LEAST_ROUND_STEPS = 100  # of training on one assignment: a fresh head has to learn something
 # SwAV: 3,000 prototypes for ImageNet, a few hundred for CIFAR: the square root of N goes through both.
-IMAGENET_SIZE, IMAGENET_PROTOTYPES = 1_281_167, 3000
+IMAGENET_PROTOTYPES = 3000
 # A component of a bfloat16 row moves by 1/256 of itself or not at all: under an embedding that stays as it is, a row
 # comes to a cosine of 0.995 with t = 0.02, 0.98 with 0.01, 0.93 with 0.005 (one of float16 to 0.999 with 0.005).
 LEAST_BFLOAT16_MOMENTUM = 0.02
 WHOLE_MAP = ("alexnet", "vgg16")  # their first fully connected layer needs the whole map, so views of one size
 QUEUE_PER_PROTOTYPE = 1.25  # a balanced code needs more embeddings than there are prototypes
+
+
+def clusters_of(size):
+    """Returns m, how many clusters `size` images are divided into where nobody says it: 30,000 on ImageNet."""
+    images = max(LEAST_IN_CLUSTER, IMAGES_PER_CLUSTER * (size / IMAGENET_SIZE) ** CLUSTER_GROWTH)
+    return max(2, round(size / images))
 
 
 def resolve(config, size):
@@ -91,7 +99,7 @@ def _resolve_ir(method, config, size):
 
 def _resolve_la(method, config, size):
     method, warnings = _resolve_ir(method, config, size)
-    clusters = method.clusters or max(2, round(size / IMAGES_PER_CLUSTER))
+    clusters = method.clusters or clusters_of(size)
     k = method.background_k or min(size - 1, max(LEAST_BACKGROUND, round(size * BACKGROUND_SHARE)))
     if size < 4:
         raise FlagError(f"--dataset={config.data.dataset}: {size} images are too few for Local Aggregation")

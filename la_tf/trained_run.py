@@ -14,7 +14,7 @@ from tqdm import tqdm
 from data.errors import UserError
 from la_tf import checkpoints
 from la_tf.experiment import EVALUATION_BATCH, KNN_NEIGHBORS, Experiment, stored_config
-from la_tf.resolve import IMAGES_PER_CLUSTER
+from la_tf.resolve import clusters_of
 from la_tf.specs import ModeKeys
 
 BANKS = ("saved", "fresh")
@@ -133,7 +133,7 @@ class TrainedRun:
     def clusters(self):
         """The run's own number m of clusters, else what Local Aggregation would take for as many pictures."""
         size = len(self.images)
-        chosen = self.experiment.config.method.clusters or round(size / IMAGES_PER_CLUSTER)
+        chosen = self.experiment.config.method.clusters or clusters_of(size)
         return int(np.clip(chosen, 2, size // 2))
 
     # -- the network, the test split ----------------------------------------------------------------------------------

@@ -49,4 +49,4 @@ def test_resnet50_takes_two_steps_at_224_px(real_pictures, tmp_path):
     assert result_of(run("la_tf.train", "--flagfile=resnet50.flags", *flags, "--batch_size=16"))["step"] == 2
     identity = json.loads((tmp_path / "run" / "config.json").read_text())["identity"]
     assert (identity["clusterings"], identity["image_size"]) == (10, 224)
-    assert identity["clusters"] == round(300 / 42.7)
+    assert identity["clusters"] == round(300 / 8)
