@@ -3,6 +3,7 @@
 Hyper-parameters were chosen with seeds from 100 on; the studies have others.
 """
 
+from evidence.lists import spec
 from evidence.study import DATA, SEED, Arm, Comparison, Measure, Study
 
 SEEDS = (0, 1, 2, 3, 4)
@@ -79,7 +80,7 @@ DIGITS = Study(
     ),
 )  # fmt: skip
 
-# LA's other choices, each but for h10-3m, whose m is three times the m of its study.
+# LA's other choices, but for those that depend on the m of a study.
 CHOSEN = {
     "b-cluster": ("--background=cluster",),
     "b-all": ("--background=all",),
@@ -88,6 +89,14 @@ CHOSEN = {
     "h1": ("--clusterings=1",),
     "h10": ("--clusterings=10",),
 }
+
+
+def finer_and_coarser(m, coarse):
+    """Returns the arms of H = 10 with 3m clusters, and with as few as make them as large as on ImageNet."""
+    return {
+        "h10-3m": ("--clusterings=10", f"--clusters={3 * m}"),
+        "h10-coarse": ("--clusterings=10", f"--clusters={coarse}"),
+    }
 
 
 def both(more, less, says, paper, measures):
@@ -105,6 +114,7 @@ def orderings(measures):
         *both("la", "c-nearest", "C_i: clusters far above the k' nearest", "35.7 > 0.1", measures),
         *both("la", "h1", "(H, m): (3, m) above (1, m)", "36.2 > 35.7", measures),
         *both("h10-3m", "h10", "(H, m): (10, 3m) above (10, m)", "37.9 > 36.1", measures),
+        *both("h10", "h10-coarse", "(10, m) above clusters of 43, as on ImageNet", "", measures),
     )
 
 
@@ -122,7 +132,7 @@ CHOICES = Study(
         Arm("warm", ("--method=ir", "--epochs=20", "--schedule=constant")),
         *(
             Arm(name, ("--method=la", "--epochs=40", "--warmup_epochs=0", *flags), start="warm")
-            for name, flags in {"la": (), **CHOSEN, "h10-3m": ("--clusterings=10", "--clusters=300")}.items()
+            for name, flags in {"la": (), **CHOSEN, **finer_and_coarser(100, 33)}.items()
         ),
     ),
     seeds=SEEDS,
@@ -156,7 +166,7 @@ CIFAR = Study(
                 start="warm",
                 evaluations=None if name == "la" else ("knn", "nearest"),
             )
-            for name, flags in {"la": (), **CHOSEN, "h10-3m": ("--clusterings=10", "--clusters=3000")}.items()
+            for name, flags in {"la": (), **CHOSEN, **finer_and_coarser(1000, 234)}.items()
         ),
         Arm("random", ("--method=random",), evaluations=("knn", "nearest", "linear", "scenes")),
     ),
@@ -183,4 +193,124 @@ CIFAR = Study(
     ),
 )  # fmt: skip
 
-STUDIES = {study.name: study for study in (DIGITS, CHOICES, CIFAR)}
+METHODS = Study(
+    name="cifar10-methods",
+    title="Other methods on CIFAR-10",
+    text="The same pictures, network and number of pictures seen (45 epochs) as above.",
+    flags=(*CIFAR_RECIPE, "--epochs=45", "--schedule=cosine"),
+    arms=(
+        Arm("dc", ("--method=dc",)),
+        Arm("swav", ("--method=swav",)),
+        Arm("supervised", ("--method=supervised",)),
+    ),
+    seeds=SEEDS,
+    evaluations={name: flags for name, flags in CIFAR.evaluations.items() if name != "density"},
+    tables=(CIFAR.tables[0] | {title: CIFAR.measures[title] for title in ("linear, conv5", "scenes, conv5")},),
+    comparisons=(
+        Comparison("cifar10/la", "dc", "kNN, K = 200", "LA above DeepCluster"),
+        Comparison("cifar10/la", "dc", "linear, conv5", "LA above DeepCluster", paper="52.8 > 49.1"),
+        Comparison("supervised", "cifar10/la", "kNN, K = 200", "the labels above LA"),
+    ),
+)
+
+WARMUP = Study(
+    name="digits-warmup",
+    title="How long Instance Recognition goes before",
+    text=(
+        "The quickstart with width 16: 60 epochs in all, of which the first are IR. `la-10` switches after ten; `ir` "
+        "never does."
+    ),
+    flags=("--flagfile=quickstart.flags", "--width=16"),
+    arms=(
+        *(Arm(f"la-{epochs}", ("--method=la", f"--warmup_epochs={epochs}")) for epochs in (2, 5, 10, 20, 40)),
+        Arm("ir", ("--method=ir",)),
+    ),
+    seeds=SEEDS,
+    evaluations=CHOICES.evaluations,
+    tables=CHOICES.tables,
+    comparisons=tuple(
+        each
+        for more, less, says in (
+            ("la-20", "la-2", "20 epochs of IR above 2"),
+            ("la-20", "la-5", "20 epochs of IR above 5"),
+            ("la-20", "la-40", "20 epochs of IR above 40"),
+            ("la-20", "ir", "LA above IR"),
+        )
+        for each in both(more, less, says, "", ("kNN", "nearest"))
+    ),
+)
+
+DEPTH = Study(
+    name="digits-depth",
+    title="Depth",
+    text="The quickstart with width 16 and deeper networks.",
+    flags=("--flagfile=quickstart.flags", "--width=16"),
+    arms=tuple(
+        Arm(f"{method}-{depth}", (f"--method={method}", f"--backbone=resnet{depth}"))
+        for depth in (10, 18, 34)
+        for method in ("la", "ir")
+    ),
+    seeds=SEEDS,
+    evaluations={**CHOICES.evaluations, **CONV5_ALONE},
+    tables=(CHOICES.tables[0] | CONV5,),
+    comparisons=tuple(
+        Comparison(more, less, measure, says, paper)
+        for measure in ("kNN", "linear, conv5")
+        for more, less, says, paper in (
+            ("la-18", "la-10", "LA: ResNet-18 above ResNet-10", ""),
+            ("la-34", "la-18", "LA: ResNet-34 above ResNet-18", "60.2 > 52.8 (ResNet-50 and 18)"),
+        )
+    ),
+)
+
+SCALING_RECIPE = CIFAR_RECIPE[1:]
+SCALING = Study(
+    name="cifar10-scaling",
+    title="How many clusters, when there are fewer pictures",
+    text=(
+        "As on all of CIFAR-10's pictures, but with a part of those of each class: 40 epochs of IR, then 20 of LA with "
+        "H = 10 and k = 128, with clusters of about 43, 14 and 7 pictures, or of IR."
+    ),
+    flags=SCALING_RECIPE,
+    arms=tuple(
+        arm
+        for size in (2500, 5000)
+        for arm in (
+            Arm(
+                f"{size}-warm", (*spec("cifar10", size), "--method=ir", "--epochs=40", "--schedule=constant"),
+                evaluations=(),
+            ),
+            *(
+                Arm(
+                    f"{size}-{name}", (*spec("cifar10", size), "--epochs=20", "--schedule=cosine", *flags),
+                    start=f"{size}-warm",
+                )
+                for name, flags in {
+                    "ir": ("--method=ir",),
+                    **{
+                        f"la-{images}": (
+                            "--method=la", "--warmup_epochs=0", "--background_k=128", "--clusterings=10",
+                            f"--clusters={round(size / images)}",
+                        )
+                        for images in (43, 14, 7)
+                    },
+                }.items()
+            ),
+        )
+    ),
+    seeds=SEEDS,
+    evaluations={"knn": ("--protocol=knn", "--tau=0.1", "--neighbors=50"), "nearest": JUDGED["nearest"]},
+    tables=({"kNN, K = 50": Measure("knn"), "nearest": Measure("nearest")},),
+    comparisons=tuple(
+        each
+        for size in (2500, 5000)
+        for more, less, says in (
+            (f"{size}-la-7", f"{size}-la-43", f"N = {size:,}: clusters of 7 above clusters of 43"),
+            (f"{size}-la-14", f"{size}-la-43", f"N = {size:,}: clusters of 14 above clusters of 43"),
+            (f"{size}-la-7", f"{size}-ir", f"N = {size:,}: LA above IR"),
+        )
+        for each in both(more, less, says, "", ("kNN, K = 50", "nearest"))
+    ),
+)  # fmt: skip
+
+STUDIES = {study.name: study for study in (DIGITS, CHOICES, CIFAR, METHODS, WARMUP, SCALING, DEPTH)}
