@@ -16,7 +16,7 @@ CIFAR = [
     "--max_steps=120",
     "--warmup_epochs=1",
     "--width=4",
-    "--backbone=resnet10",
+    "--batch_size=128",
     "--deterministic",
 ]
 
