@@ -111,16 +111,15 @@ def _judged(place, folder, log, flags):
     """The line that la_tf.evaluate leaves."""
     arguments = [f"--model_dir={folder}", *map(place.real, flags)]
     found = commands.run("la_tf.evaluate", *arguments, log=log, environment=place.environment)
-    line = results.find(folder, found["id"])
-    dataset = line["dataset"] | {"spec": place.told(line["dataset"]["spec"])}
-    return thin(line) | {"command": [*map(place.told, arguments)], "dataset": dataset}
+    return thin(results.find(folder, found["id"]), place) | {"command": [*map(place.told, arguments)]}
 
 
-def thin(line):
-    """Returns a line without what its commands say as well, and without the numbers of every class."""
+def thin(line, place):
+    """Returns a line without what its commands say as well, numbers of single classes and folders of this machine."""
     subject = {name: value for name, value in line["subject"].items() if name in SUBJECT}
     found = {name: value for name, value in line["results"].items() if name != "per_class"}
-    return line | {"subject": subject, "results": found}
+    dataset = line["dataset"] | {"spec": place.told(line["dataset"]["spec"])}
+    return line | {"subject": subject, "results": found, "dataset": dataset}
 
 
 def _density(place, folder, log, flags):
@@ -129,7 +128,7 @@ def _density(place, folder, log, flags):
     started = time.monotonic()
     commands.run("la_tf.analyze", *arguments, log=log, environment=place.environment)
     (found,) = json.loads((folder / "report" / f"{DENSITY}.json").read_text())
-    known = thin(results.read([folder])[-1])  # of the same network on the same pictures
+    known = thin(results.read([folder])[-1], place)  # of the same network on the same pictures
     return {name: known[name] for name in ("subject", "dataset", "versions")} | {
         "protocol": DENSITY,
         "settings": {"bank": found["bank"], "ranks": found["ranks"]},
