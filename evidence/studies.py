@@ -73,9 +73,15 @@ DIGITS = Study(
         Comparison("la", "ir", "local density", "LA's local density above IR's", paper="yes (Figure 2)"),
         Comparison("la", "ir", "background density", "the background density alike", "yes (Figure 2)", equal=True),
         *(
-            Comparison("la", "la", f"{p}% of labels", f"LA, fine-tuned with {p}% of the labels, above from scratch",
-                       less_measure=f"{p}%, scratch")
+            comparison
             for p in PERCENTS
+            for comparison in (
+                Comparison(
+                    "la", "la", f"{p}% of labels", f"LA, fine-tuned with {p}% of the labels, above from scratch",
+                    less_measure=f"{p}%, scratch",
+                ),
+                Comparison("la", "ir", f"{p}% of labels", f"LA, fine-tuned with {p}% of the labels, above IR"),
+            )
         ),
     ),
 )  # fmt: skip
