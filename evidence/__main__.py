@@ -8,9 +8,11 @@ studies without theirs are passed over. --quick: those on the digits, with three
 """
 
 import os
+import re
 import sys
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
+from threading import Event
 
 from absl import flags
 from tqdm import tqdm
@@ -20,10 +22,11 @@ from data.errors import FlagError, UserError
 from evidence import lists, page, plans
 from evidence.cells import Cell, Place
 from evidence.studies import STUDIES
-from evidence.study import DATA
+from evidence.study import DATA, LISTS
 from la_tf import model_dir, results
 
 QUICK_SEEDS = 3
+SET = re.compile(rf"(?:{re.escape(DATA)}/|{re.escape(LISTS)}/train_)(\w+?)(?:_\d+\.csv)?$")
 
 flags.DEFINE_string("runs", "runs/evidence", "Where the runs live.")
 flags.DEFINE_string("out", None, "Folder of results.jsonl and RESULTS.md. Default: --runs.")
@@ -66,28 +69,42 @@ def chosen(quick):
 
 def needs_pictures(study):
     """Whether a study is of pictures that are not at hand everywhere."""
+    return bool(sets_of(study))
+
+
+def sets_of(study):
+    """Returns the picture sets below $LA_TF_DATA that the flags of a study name."""
     groups = (study.flags, *(arm.flags for arm in study.arms), *study.evaluations.values())
-    return any(DATA in flag for group in groups for flag in group)
+    return {found[1] for group in groups for flag in group if (found := SET.search(flag))}
+
+
+def at_hand(name, sets, place):
+    """Whether the picture sets are there; says so where they are not."""
+    missing = sorted(each for each in sets if not place.data or not (Path(place.data) / each).is_dir())
+    if missing:
+        where = f"in {place.data}" if place.data else "without --data or LA_TF_DATA"
+        print(f"{name}: passed over, for there is no {', '.join(missing)} {where}", file=sys.stderr)
+    return not missing
 
 
 def place_of(given, environment):
     """Returns the Place that the flags name."""
-    return Place(Path(given["runs"]), given["data"] or os.environ.get("LA_TF_DATA", ""), environment)
+    data = given["data"] or os.environ.get("LA_TF_DATA", "")
+    return Place(Path(given["runs"]), str(Path(data).resolve()) if data else "", environment)
 
 
-def keys(out):
-    """Returns what has its line already."""
-    return {page.key(line) for line in (results.read([out]) if (out / results.FILE).exists() else [])}
+def known(out):
+    """Returns the newest lines that there are, by key."""
+    lines = results.read([out]) if (out / results.FILE).exists() else []
+    return page.Lines(lines).by_key
 
 
 def plan(given, out):
     """Plans what is not run, one after the other, for they measure the machine."""
     place = place_of(given, {})
-    if not place.data:
-        print(f"{plans.NAME}: passed over, for it needs pictures: set --data or LA_TF_DATA", file=sys.stderr)
-        return
-    for line in plans.lines(place, keys(out)):
-        results.append(out, line)
+    if at_hand(plans.NAME, {plans.SAMPLE}, place):
+        for line in plans.lines(place, known(out)):
+            results.append(out, line)
 
 
 def measure(studies, given, out):
@@ -95,20 +112,18 @@ def measure(studies, given, out):
     jobs = given["jobs"] or os.cpu_count()
     threads = str(max(1, os.cpu_count() // jobs))
     place = place_of(given, {"TF_NUM_INTRAOP_THREADS": threads, "OMP_NUM_THREADS": threads})
-    if not place.data:
-        for study in filter(needs_pictures, studies):
-            print(f"{study.name}: passed over, for it needs pictures: set --data or LA_TF_DATA", file=sys.stderr)
-        studies = [study for study in studies if not needs_pictures(study)]
+    studies = [study for study in studies if at_hand(study.name, sets_of(study), place)]
     model_dir.writable_folder(out)
     lists.write(studies, place)
-    done = keys(out)
+    before, stopped = known(out), Event()
     most = min(filter(None, (given["seeds"], QUICK_SEEDS if given["quick"] else None)), default=None)
     chains = [[Cell(study, arm, seed) for arm in study.arms] for study in studies for seed in study.seeds[:most]]
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=sum(map(len, chains)), unit=" runs") as progress:
-        running = [pool.submit(run_chain, chain, place, done, out, progress) for chain in chains]
+        running = [pool.submit(run_chain, chain, place, before, out, progress, stopped) for chain in chains]
         try:
             wait(running, return_when=FIRST_EXCEPTION)
-        finally:  # Ctrl-C, too: what has not begun does not
+        finally:  # Ctrl-C, too: no chain and no cell begins any more
+            stopped.set()
             for each in running:
                 each.cancel()
     for each in running:
@@ -116,10 +131,12 @@ def measure(studies, given, out):
             each.result()
 
 
-def run_chain(chain, place, done, out, progress):
-    """Runs the cells of a seed one after the other, and keeps their lines."""
+def run_chain(chain, place, before, out, progress, stopped):
+    """Runs the cells of a seed one after the other until `stopped`, and keeps their lines."""
     for cell in chain:
-        for line in cell.run(place, done):
+        if stopped.is_set():
+            return
+        for line in cell.run(place, before, stopped):
             results.append(out, line)
             progress.write(f"{cell.title}: {page.brief(line)}", file=sys.stderr)
         progress.update()

@@ -2,6 +2,7 @@
 
 RUNS/<study>/<arm>/seed-<n>/        a model_dir
 RUNS/<study>/<arm>/seed-<n>.log     what its commands said
+RUNS/<study>/<arm>/seed-<n>.json    whether it is trained, with which flags, and how long that took
 RUNS/lists/                         lists of parts of picture sets
 """
 
@@ -15,8 +16,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
-from evidence.study import DATA, LISTS, SEED, Arm, Study
+from data.errors import UserError
+from evidence.study import DATA, LISTS, RUNS, SEED, Arm, Study
 from la_tf import commands, model_dir, results
 
 DENSITY = "density"
@@ -28,20 +31,22 @@ class Place:
     """Where runs and pictures are on this machine."""
 
     runs: Path
-    data: str  # the folder of the picture sets
+    data: str  # the folder of the picture sets, a whole path; "" where there are none
     environment: dict  # of every command
-
-    def folder(self, study: str, arm: str, seed: int) -> Path:
-        """Returns the model_dir of a run."""
-        return self.runs / study / arm / f"seed-{seed}"
 
     def real(self, flag: str) -> str:
         """Returns a flag with the folders of this machine in it."""
-        return flag.replace(LISTS, str(self.runs / "lists")).replace(DATA, self.data)
+        for name, folder in ((LISTS, self.runs / "lists"), (RUNS, self.runs), (DATA, self.data)):
+            flag = flag.replace(name, str(folder))
+        return flag
 
-    def told(self, flag: str) -> str:
-        """Returns it as it is told to others."""
-        return flag.replace(str(self.runs / "lists"), LISTS).replace(self.data, DATA) if self.data else flag
+    def told(self, spec: str) -> str:
+        """Returns the spec of a data set, e.g. folder:PATH, without the folders of this machine."""
+        kind, _, path = spec.partition(":")
+        for name, folder in ((LISTS, str(self.runs / "lists")), (DATA, self.data)):
+            if folder and path.startswith(f"{folder}/"):
+                return f"{kind}:{name}{path.removeprefix(folder)}"
+        return spec
 
 
 @dataclass(frozen=True)
@@ -61,57 +66,97 @@ class Cell:
         """What tells its line of an evaluation from all others."""
         return (self.study.name, self.arm.name, self.seed, evaluation)
 
-    def training_flags(self, place: Place) -> list[str]:
-        """Returns the flags of la_tf.train, told as they are for others."""
-        start = []
-        if self.arm.start:
-            start = [f"--warm_start={place.folder(self.study.name, self.arm.start, self.seed)}"]
-        folder = place.folder(self.study.name, self.arm.name, self.seed)
-        return [*self.study.flags, *self.arm.flags, *start, f"--seed={self.seed}", f"--model_dir={folder}"]
+    @property
+    def folder(self) -> str:
+        """Its model_dir, as flags name it."""
+        return f"{RUNS}/{self.study.name}/{self.arm.name}/seed-{self.seed}"
 
-    def run(self, place: Place, done: set) -> Iterator[dict]:
-        """Trains and judges it, but for what is `done`; yields the new lines of results as they come."""
-        wanted = {
-            name: flags for name, flags in self.study.evaluations_of(self.arm).items() if self.key(name) not in done
+    @property
+    def start(self) -> Cell | None:
+        """The cell that it starts from."""
+        return Cell(self.study, self.study.by_name[self.arm.start], self.seed) if self.arm.start else None
+
+    @property
+    def training(self) -> list[str]:
+        """The flags of la_tf.train."""
+        start = [f"--warm_start={self.start.folder}"] if self.start else []
+        return [*self.study.flags, *self.arm.flags, *start, f"--seed={self.seed}", f"--model_dir={self.folder}"]
+
+    @property
+    def evaluations(self) -> dict[str, list[str]]:
+        """Its evaluations: the flags of la_tf.evaluate, or of the figure."""
+        return {
+            name: [f"--model_dir={self.folder}", *(flag.replace(SEED, str(self.seed)) for flag in flags)]
+            for name, flags in self.study.evaluations_of(self.arm).items()
         }
+
+    def is_of(self, line: dict) -> bool:
+        """Whether a line of results is of this cell as it is meant now: trained and judged with the same flags."""
+        evaluation = line["cell"]["evaluation"]
+        wanted = [f"--figure={DENSITY}"] if evaluation == DENSITY else []
+        command = [flag for flag in line["command"] if flag not in wanted]
+        return line["cell"]["train"] == self.training and command == self.evaluations.get(evaluation)
+
+    def run(self, place: Place, lines: dict, stopped: Event | None = None) -> Iterator[dict]:
+        """Trains and judges it, but for what is done; yields the new lines of results as they come.
+
+        lines: those that there are, by key; one that was made with other flags does not count. stopped: when set,
+        nothing more is begun.
+        """
+        before = {name: lines.get(self.key(name)) for name in self.evaluations}
+        wanted = [name for name, line in before.items() if line is None or not self.is_of(line)]
         if not wanted:
             return
-        folder = place.folder(self.study.name, self.arm.name, self.seed)
         seconds = self.train(place)
-        for name, flags in wanted.items():
+        for name in wanted:
+            if stopped and stopped.is_set():
+                return
             judge = _density if name == DENSITY else _judged
-            flags = [flag.replace(SEED, str(self.seed)) for flag in flags]
-            line = judge(place, folder, folder.with_suffix(".log"), flags)
+            line = judge(place, self, self.evaluations[name])
             facts = {"study": self.study.name, "arm": self.arm.name, "seed": self.seed, "evaluation": name}
-            facts |= {"train": self.training_flags(place), "train_seconds": round(seconds, 1), "machine": machine()}
+            facts |= {"train": self.training, "train_seconds": seconds, "machine": machine()}
             yield line | {"cell": facts}
 
-    def train(self, place: Place) -> float:
-        """Trains it where that is not done, after what it starts from; returns the seconds of all goes at it."""
-        folder = place.folder(self.study.name, self.arm.name, self.seed)
-        kept = folder / "evidence.json"
-        before = json.loads(kept.read_text()) if kept.exists() else {"seconds": 0.0, "finished": False}
-        if before["finished"]:
-            return before["seconds"]
-        if self.arm.start:
-            Cell(self.study, self.study.by_name[self.arm.start], self.seed).train(place)
-        folder.mkdir(parents=True, exist_ok=True)
-        flags = map(place.real, self.training_flags(place))
-        started, finished = time.monotonic(), False
+    def train(self, place: Place) -> float | None:
+        """Trains it where that is not done, after what it starts from; returns the seconds of it all.
+
+        None where they are not known, for a training was killed without a word. Raises UserError where there is a run
+        that was trained with other flags.
+        """
+        start = self.start.train(place) if self.start else 0.0
+        folder = Path(place.real(self.folder))
+        kept = folder.with_suffix(".json")
+        new = {"flags": self.training, "seconds": 0.0, "finished": False}
+        state = json.loads(kept.read_text()) if kept.exists() else new
+        if state["flags"] != self.training:
+            raise UserError(f"{folder}: was trained with other flags than the study's now; move it away")
+        if not state["finished"]:
+            state["seconds"] = self._trained(place, folder, kept, state)
+        known = None not in (start, state["seconds"])
+        return round(start + state["seconds"], 1) if known else None
+
+    def _trained(self, place, folder, kept, state):
+        """Trains it, and keeps that and the seconds of all goes at it in the file `kept`; returns them."""
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        model_dir.write_json(kept, state | {"seconds": None})  # what stays if this process is killed
+        started, finished, seconds = time.monotonic(), False, None
         try:
+            flags = map(place.real, self.training)
             commands.run("la_tf.train", *flags, log=folder.with_suffix(".log"), environment=place.environment)
             finished = True
         finally:
-            seconds = before["seconds"] + time.monotonic() - started
-            model_dir.write_json(kept, {"seconds": seconds, "finished": finished})
+            if state["seconds"] is not None:
+                seconds = state["seconds"] + time.monotonic() - started
+            model_dir.write_json(kept, state | {"seconds": seconds, "finished": finished})
         return seconds
 
 
-def _judged(place, folder, log, flags):
+def _judged(place, cell, flags):
     """The line that la_tf.evaluate leaves."""
-    arguments = [f"--model_dir={folder}", *map(place.real, flags)]
+    folder = Path(place.real(cell.folder))
+    arguments, log = map(place.real, flags), folder.with_suffix(".log")
     found = commands.run("la_tf.evaluate", *arguments, log=log, environment=place.environment)
-    return thin(results.find(folder, found["id"]), place) | {"command": [*map(place.told, arguments)]}
+    return thin(results.find(folder, found["id"]), place) | {"command": flags}
 
 
 def thin(line, place):
@@ -122,13 +167,16 @@ def thin(line, place):
     return line | {"subject": subject, "results": found, "dataset": dataset}
 
 
-def _density(place, folder, log, flags):
+def _density(place, cell, flags):
     """A line with the mean local and background density of a run (the paper's Figure 2), like that of an evaluation."""
-    arguments = [f"--model_dir={folder}", f"--figure={DENSITY}", *flags]
+    folder = Path(place.real(cell.folder))
+    flags = [*flags, f"--figure={DENSITY}"]
     started = time.monotonic()
-    commands.run("la_tf.analyze", *arguments, log=log, environment=place.environment)
+    log = folder.with_suffix(".log")
+    commands.run("la_tf.analyze", *map(place.real, flags), log=log, environment=place.environment)
     (found,) = json.loads((folder / "report" / f"{DENSITY}.json").read_text())
-    known = thin(results.read([folder])[-1], place)  # of the same network on the same pictures
+    of_own = [line for line in results.read([folder]) if line["dataset"]["own"]]  # pictures, not the scenes
+    known = thin(of_own[-1], place)
     return {name: known[name] for name in ("subject", "dataset", "versions")} | {
         "protocol": DENSITY,
         "settings": {"bank": found["bank"], "ranks": found["ranks"]},
@@ -137,7 +185,7 @@ def _density(place, folder, log, flags):
         "results": {part: found[part]["mean"] for part in ("local", "background")},
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - started, 1),
-        "command": arguments,
+        "command": flags,
     }
 
 

@@ -10,9 +10,11 @@ import numpy as np
 from tabulate import tabulate
 
 from evidence import plans
+from evidence.cells import Cell
 from evidence.study import Comparison, Measure, Study
 from la_tf import intervals, outcomes, results
 
+LEAST_SEEDS = 4  # with fewer an interval misses the truth more often than it says: simulated, 7 to 11% for 5
 HEAD = Path(__file__).with_name("introduction.md").read_text()
 
 
@@ -79,9 +81,23 @@ def value(line, measure):
 
 def of(studies, lines):
     """Returns the page of `studies` from `lines` of results."""
-    known = Lines(lines)
+    known = Lines(current(studies, lines))
     parts = [section for study in studies if (section := of_study(study, known))]
     return "\n".join([HEAD, *parts, *filter(None, [plans.section(known)])])
+
+
+def current(studies, lines):
+    """Returns the lines but for those of cells that are, by now, trained or judged with other flags."""
+    by_name = {study.name: study for study in studies}
+
+    def stale(line):
+        study, arm, seed, _ = key(line)
+        if study not in by_name:
+            return False
+        known = by_name[study].by_name.get(arm)
+        return known is None or not Cell(by_name[study], known, seed).is_of(line)
+
+    return [line for line in lines if not stale(line)]
 
 
 def of_study(study: Study, known: Lines):
@@ -89,10 +105,10 @@ def of_study(study: Study, known: Lines):
     tables = [table for measures in study.tables if (table := of_measures(study, measures, known))]
     if not tables:
         return ""
-    parts = [f"## {study.title}\n", f"{study.text}\n", *tables]
+    parts = [f"## {study.title}\n", f"{study.text} (`--studies={study.name}`)\n", *tables]
     found = [row for each in study.comparisons if (row := compared(study, each, known))]
     if found:
-        head = ["expected", "measure", "difference", "95% interval", "", "in the paper"]
+        head = ["expected", "measure", "difference", "95% interval", "seeds", "", "in the paper"]
         parts.append(tabulate(found, head, "pipe", disable_numparse=True) + "\n")
     return "\n".join([*parts, commands(study, known)])
 
@@ -113,8 +129,10 @@ def table_row(study, arm, measures, known):
     pairs = zip(by_measure, measures.values(), strict=True)
     cells = [spread([*values.values()], measure) for values, measure in pairs]
     lines = [line for k, line in known.by_key.items() if k[:2] == (study.name, arm)]
-    minutes = mean({line["cell"]["seed"]: line["cell"]["train_seconds"] for line in lines}.values()) / 60
-    return [*cells, str(max(map(len, by_measure))), f"{minutes:.1f}"]
+    seconds = {line["cell"]["seed"]: line["cell"]["train_seconds"] for line in lines}.values()
+    told = [each for each in seconds if each is not None]
+    counts = sorted({len(values) for values in by_measure})
+    return [*cells, "–".join(map(str, counts[:1] + counts[1:][-1:])), f"{mean(told) / 60:.1f}" if told else "·"]
 
 
 def spread(values, measure):
@@ -131,30 +149,34 @@ def compared(study: Study, wanted: Comparison, known: Lines):
     more = study.measures[wanted.measure]
     less = study.measures[wanted.less_measure or wanted.measure]
     sides = (*study.place(wanted.more), more), (*study.place(wanted.less), less)
-    interval = difference(*sides, known)
+    seeds, interval = difference(*sides, known)
     if interval is None:
         return None
     scale, digits = (100, 1) if more.points else (1, 3)
     shown = [f"{scale * x:+.{digits}f}" for x in (interval.mean, interval.low, interval.high)]
-    verdict = "decided" if interval.low > 0 else "decided: the other way round" if interval.high < 0 else ""
-    if wanted.equal:
-        verdict = "alike" if not interval.decided else "differ"
-    if not verdict:
+    verdict = "decided" if interval.low > 0 else "decided: the other way round"
+    if seeds < LEAST_SEEDS:
+        verdict = "too few seeds"
+    elif not interval.decided:
         verdict = f"open; {scale * intervals.detectable(interval):.{digits}f} would be seen"
-    return [wanted.says, wanted.measure, shown[0], f"{shown[1]} to {shown[2]}", verdict, wanted.paper]
+    return [wanted.says, wanted.measure, shown[0], f"{shown[1]} to {shown[2]}", str(seeds), verdict, wanted.paper]
 
 
 def difference(more, less, known):
-    """The Interval of the paired difference of two (study, arm, measure); None with fewer than two common seeds."""
+    """How many seeds two (study, arm, measure) have in common, and the Interval of their paired difference.
+
+    None instead of it with fewer than two.
+    """
     of_pictures = known.outcomes(*more), known.outcomes(*less)
     if all(of_pictures):
         seeds = sorted(of_pictures[0].keys() & of_pictures[1].keys())
         if len(seeds) >= 2:
             one, other = (np.array([each[seed] for seed in seeds], float) for each in of_pictures)
-            return intervals.of_seeds_and_pictures(one - other)
+            return len(seeds), intervals.of_seeds_and_pictures(one - other)
     values = known.values(*more), known.values(*less)
     seeds = sorted(values[0].keys() & values[1].keys())
-    return intervals.of_seeds([values[0][s] - values[1][s] for s in seeds]) if len(seeds) >= 2 else None
+    found = intervals.of_seeds([values[0][s] - values[1][s] for s in seeds]) if len(seeds) >= 2 else None
+    return len(seeds), found
 
 
 def commands(study, known):
@@ -169,6 +191,9 @@ def commands(study, known):
         seeds = sorted({line["cell"]["seed"] for line in lines})
         first = [line for line in lines if line["cell"]["seed"] == seeds[0]]
         shown.append(f"# {arm.name}: seeds {', '.join(map(str, seeds))}")
+        start = Cell(study, arm, seeds[0]).start
+        if start and not any(k[:2] == (study.name, arm.start) for k in known.by_key):  # it stands nowhere else
+            shown.append(f"python -m la_tf.train {joined(start.training)}")
         shown.append(f"python -m la_tf.train {joined(first[0]['cell']['train'])}")
         for line in first:
             main = "la_tf.analyze" if line["protocol"] == "density" else "la_tf.evaluate"

@@ -14,6 +14,7 @@ from la_tf import commands
 NAME = "plans"
 PRESETS = ("alexnet", "vgg16", "resnet18", "resnet50")
 IMAGES = 1_281_167
+SAMPLE = "imagenette224"  # photographs to measure with
 HEAD = """## What was not run
 
 Nothing here was run on a GPU, and nothing at the size of ImageNet: the paper's tables were not made again. What they
@@ -24,7 +25,7 @@ those. The presets carry the paper's hyper-parameters, 200 epochs.
 
 def flags(preset):
     """Returns the flags of la_tf.train that plan a preset for ImageNet, with some of its pictures at hand."""
-    return [f"--flagfile={preset}.flags", f"--dataset=folder:{DATA}/imagenette224", "--plan", f"--plan_size={IMAGES}"]
+    return [f"--flagfile={preset}.flags", f"--dataset=folder:{DATA}/{SAMPLE}", "--plan", f"--plan_size={IMAGES}"]
 
 
 def key(preset):
@@ -32,10 +33,10 @@ def key(preset):
     return (NAME, preset, 0, "plan")
 
 
-def lines(place, done):
-    """Yields the line of each preset that has none yet."""
+def lines(place, known):
+    """Yields the line of each preset that has none in `known` yet."""
     for preset in PRESETS:
-        if key(preset) in done:
+        if key(preset) in known:
             continue
         started = time.monotonic()
         log = place.runs / NAME / f"{preset}.log"
@@ -47,7 +48,7 @@ def lines(place, done):
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "protocol": "plan",
             "subject": {"kind": "plan"},
-            "dataset": {"spec": f"folder:{DATA}/imagenette224", "train": plan["images"]},
+            "dataset": {"spec": f"folder:{DATA}/{SAMPLE}", "train": plan["images"]},
             "settings": {"devices": plan["devices"]},
             "split": "train",
             "selected_on": "none",

@@ -8,6 +8,7 @@ from functools import cached_property
 DATA = "$LA_TF_DATA"  # within flags: the folder of the unpacked picture sets
 SEED = "$SEED"  # within flags of evaluations: the seed of the run
 LISTS = "$LISTS"  # within flags: the folder of the lists that name a part of a set
+RUNS = "$RUNS"  # within flags: the folder of the runs
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,7 @@ class Measure:
 class Comparison:
     """What is expected: `more` above `less`, arms of this study or "study/arm", in a measure (of `less`: its own).
 
-    says: the expectation in words; paper: what the paper measured, where that means the same; equal: it is expected
-    that they are alike.
+    says: the expectation in words; paper: what the paper measured, where that means the same.
     """
 
     more: str
@@ -46,7 +46,6 @@ class Comparison:
     says: str
     paper: str = ""
     less_measure: str | None = None
-    equal: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,9 @@
 """Cells of the evidence: which commands they are, what is done once, and what their lines say."""
 
 import itertools
+import json
+from dataclasses import replace
+from threading import Event
 
 import pytest
 
@@ -8,7 +11,7 @@ from data.errors import UserError
 from evidence import lists, page
 from evidence.cells import Cell, Place
 from evidence.study import Arm, Measure, Study
-from la_tf import commands, results
+from la_tf import commands, model_dir, results
 
 STUDY = Study(
     name="toy",
@@ -47,7 +50,7 @@ def ran(monkeypatch):
             "time": "2026-01-01T00:00:00+00:00",
             "protocol": "knn",
             "subject": {"kind": "run", "seed": 0, "config": {"tau": 0.1}},
-            "dataset": {"spec": next(given, "folder:/pictures/set"), "train": 10, "test": 5, "classes": 2},
+            "dataset": {"spec": next(given, "folder:/pictures/set"), "train": 10, "test": 5, "classes": 2, "own": True},
             "settings": {"number": next(numbers)},
             "split": "test",
             "selected_on": "none",
@@ -61,7 +64,7 @@ def ran(monkeypatch):
 
 
 def test_an_arm_starts_from_the_run_of_the_same_seed_and_real_folders_are_put_in(place, ran):
-    lines = [*Cell(STUDY, LA, 1).run(place, set())]
+    lines = [*Cell(STUDY, LA, 1).run(place, {})]
     runs = place.runs
     started, trained, judged, far = ran
     assert started[-1] == f"--model_dir={runs}/toy/warm/seed-1" and "--method=ir" in started
@@ -77,20 +80,67 @@ def test_an_arm_starts_from_the_run_of_the_same_seed_and_real_folders_are_put_in
     assert lines[1]["command"][-1] == "--dataset=folder:$LA_TF_DATA/other"
     assert lines[1]["dataset"]["spec"] == "folder:$LA_TF_DATA/other"
     assert lines[0]["cell"]["train"][0] == "--dataset=folder:$LA_TF_DATA/set"
+    assert lines[0]["cell"]["train"][-3] == "--warm_start=$RUNS/toy/warm/seed-1"
     assert lines[0]["cell"]["train_seconds"] >= 0 and "cores" in lines[0]["cell"]["machine"]
 
 
 def test_what_is_done_is_not_done_again(place, ran):
-    assert [*Cell(STUDY, LA, 0).run(place, {("toy", "la", 0, "knn"), ("toy", "la", 0, "far")})] == [] == ran
-    lines = [*Cell(STUDY, LA, 0).run(place, {("toy", "la", 0, "knn")})]
-    assert [page.key(line)[-1] for line in lines] == ["far"]
-    assert [main for main, *_ in ran] == ["la_tf.train", "la_tf.train", "la_tf.evaluate"]  # what it starts from, too
-    assert len([*Cell(STUDY, LA, 0).run(place, set())]) == 2
-    assert [main for main, *_ in ran].count("la_tf.train") == 2  # they have been trained
+    cell = Cell(STUDY, LA, 0)
+    lines = {page.key(line): line for line in cell.run(place, {})}
+    assert [main for main, *_ in ran] == ["la_tf.train", "la_tf.train", "la_tf.evaluate", "la_tf.evaluate"]
+    ran.clear()
+    assert [*cell.run(place, lines)] == [] == ran
+    del lines[cell.key("far")]
+    assert [page.key(line)[-1] for line in cell.run(place, lines)] == ["far"]
+    assert [main for main, *_ in ran] == ["la_tf.evaluate"]  # it has been trained
+
+
+def test_what_was_done_with_other_flags_is_not_done(place, ran):
+    lines = {page.key(line): line for line in Cell(STUDY, LA, 0).run(place, {})}
+    judged = replace(STUDY, evaluations=STUDY.evaluations | {"knn": ("--protocol=knn", "--neighbors=5")})
+    ran.clear()
+    assert [page.key(line)[-1] for line in Cell(judged, LA, 0).run(place, lines)] == ["knn"]
+    trained = replace(STUDY, flags=(*STUDY.flags, "--tau=0.2"))
+    with pytest.raises(UserError, match=r"warm/seed-0: was trained with other flags than the study's now; move it"):
+        [*Cell(trained, LA, 0).run(place, lines)]
+
+
+def test_nothing_is_begun_once_it_is_stopped(place, ran):
+    stopped = Event()
+    going = Cell(STUDY, LA, 0).run(place, {}, stopped)
+    next(going)
+    stopped.set()
+    assert [*going] == [] and [main for main, *_ in ran][-1] == "la_tf.evaluate" and len(ran) == 3
+
+
+def test_a_density_is_of_the_pictures_of_the_run(place, monkeypatch):
+    study = replace(STUDY, evaluations={"density": ()})
+    folder = place.runs / "toy" / "warm" / "seed-0"
+
+    def run(main, *arguments, log, environment):
+        if main == "la_tf.analyze":
+            found = [{"bank": "saved", "ranks": {}, "local": {"mean": 0.7}, "background": {"mean": 0.3}}]
+            (folder / "report").mkdir(parents=True)
+            (folder / "report" / "density.json").write_text(json.dumps(found))
+            for name, own in (("set", True), ("scenes", False)):
+                line = {
+                    "id": name,
+                    "time": "2026-01-01T00:00:00+00:00",
+                    "protocol": "knn",
+                    "subject": {},
+                    "split": "test",
+                }
+                line |= {"dataset": {"spec": f"folder:/pictures/{name}", "own": own}, "settings": {}, "results": {}}
+                results.append(folder, line | {"selected_on": "none", "versions": {}, "name": name})
+        return {}
+
+    monkeypatch.setattr(commands, "run", run)
+    (line,) = Cell(study, replace(WARM, evaluations=None), 0).run(place, {})
+    assert line["dataset"]["spec"] == "folder:$LA_TF_DATA/set" and line["results"]["local"] == 0.7
 
 
 def test_a_run_that_others_begin_with_is_trained_when_one_of_them_needs_it(place, ran):
-    assert [*Cell(STUDY, WARM, 0).run(place, set())] == [] == ran  # nobody does
+    assert [*Cell(STUDY, WARM, 0).run(place, {})] == [] == ran  # nobody does
     Cell(STUDY, LA, 0).train(place)
     Cell(STUDY, WARM, 0).train(place)
     assert [flags[-1] for flags in ran] == [f"--model_dir={place.runs}/toy/{name}/seed-0" for name in ("warm", "la")]
@@ -107,8 +157,13 @@ def test_seconds_of_a_run_that_was_interrupted_add_up(place, monkeypatch):
     for _ in range(2):
         with pytest.raises(UserError):
             Cell(STUDY, WARM, 0).train(place)
-    kept = (place.runs / "toy" / "warm" / "seed-0" / "evidence.json").read_text()
-    assert '"seconds": 20.0' in kept and '"finished": false' in kept
+    folder = place.runs / "toy" / "warm" / "seed-0"
+    kept = json.loads(folder.with_suffix(".json").read_text())
+    assert (kept["seconds"], kept["finished"]) == (20.0, False)
+    model_dir.claim(folder, {}, {}, {})  # la_tf.train may still begin there
+    model_dir.write_json(folder.with_suffix(".json"), kept | {"seconds": None})  # as a killed one leaves it
+    monkeypatch.setattr(commands, "run", lambda *_, **__: {})
+    assert Cell(STUDY, WARM, 0).train(place) is None
 
 
 def test_lists_name_as_many_pictures_of_every_class(tmp_path):
@@ -131,4 +186,5 @@ def test_lists_name_as_many_pictures_of_every_class(tmp_path):
     ]
     assert len((tmp_path / "runs" / "lists" / "test_set_4.csv").read_text().splitlines()) == 5
     assert place.real(study.flags[0]) == f"--dataset=list:{tmp_path}/runs/lists/train_set_4.csv"
-    assert [place.told(place.real(flag)) for flag in study.flags] == [*study.flags]
+    spec = study.flags[0].removeprefix("--dataset=")
+    assert place.told(place.real(spec)) == spec and place.told("digits") == "digits"

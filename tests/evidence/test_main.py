@@ -1,14 +1,18 @@
 """The command as a user meets it; a study of seconds, for real."""
 
 import json
+from dataclasses import replace
+from threading import Event
 
 import pytest
 
+from data.errors import UserError
 from evidence import __main__ as main
 from evidence import page
-from evidence.studies import DENSITIES, DENSITY, KNN
-from evidence.study import Arm, Comparison, Study
-from la_tf import results
+from evidence.cells import Place
+from evidence.studies import DENSITIES, DENSITY, STUDIES
+from evidence.study import Arm, Comparison, Measure, Study
+from la_tf import commands, results
 from tests.programs import run
 
 SHORT = ("--flagfile=quickstart.flags", "--width=8", "--batch_size=128", "--board_updates=0", "--exporters=")
@@ -23,7 +27,7 @@ STUDY = Study(
     ),
     seeds=(0, 1),
     evaluations={"knn": ("--protocol=knn",)} | DENSITY,
-    tables=({"kNN": KNN["kNN"]} | DENSITIES,),
+    tables=({"kNN": Measure("knn")} | DENSITIES,),
     comparisons=(Comparison("la", "la", "local density", "nearer to the nearest", less_measure="background density"),),
 )
 
@@ -47,6 +51,40 @@ def test_a_study_goes_on_where_it_was_and_its_page_tells_it(tmp_path):
     density = next(line for line in lines if page.key(line) == ("short", "la", 0, "density"))
     figure = json.loads((tmp_path / "runs/short/la/seed-0/report/density.json").read_text())
     assert density["results"]["local"] == figure[0]["local"]["mean"] > density["results"]["background"]
+
+
+def test_studies_whose_pictures_are_not_there_are_passed_over(tmp_path, capsys):
+    assert main.sets_of(STUDIES["digits"]) == set()
+    assert main.sets_of(STUDIES["cifar10"]) == {"cifar10", "intel_scenes"}
+    assert main.sets_of(STUDIES["cifar10-scaling"]) == {"cifar10"}
+    (tmp_path / "cifar10").mkdir()
+    place = Place(tmp_path, str(tmp_path), {})
+    assert main.at_hand("a", {"cifar10"}, place) and main.at_hand("b", set(), Place(tmp_path, "", {}))
+    assert not main.at_hand("c", {"cifar10", "intel_scenes"}, place)
+    assert not main.at_hand("d", {"cifar10"}, Place(tmp_path, "", {}))
+    told = capsys.readouterr().err
+    assert told == (
+        f"c: passed over, for there is no intel_scenes in {tmp_path}\n"
+        "d: passed over, for there is no cifar10 without --data or LA_TF_DATA\n"
+    )
+
+
+def test_when_one_seed_fails_the_others_begin_nothing_more(tmp_path, monkeypatch):
+    stopped, begun = Event(), []
+    monkeypatch.setattr(main, "Event", lambda: stopped)
+
+    def fails(_, *flags, **__):
+        begun.append(flags)
+        if "--seed=0" in flags:
+            raise UserError("no")
+        assert stopped.wait(10)
+        return {}
+
+    monkeypatch.setattr(commands, "run", fails)
+    given = {"runs": str(tmp_path / "runs"), "data": "", "seeds": None, "quick": False, "jobs": 2}
+    with pytest.raises(UserError, match="no"):
+        main.measure([replace(STUDY, arms=(Arm("one"), Arm("two")))], given, tmp_path)
+    assert sum("--seed=1" in flags for flags in begun) <= 1
 
 
 @pytest.mark.parametrize(

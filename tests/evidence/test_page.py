@@ -1,9 +1,13 @@
 """docs/RESULTS.md: its numbers from made-up lines, worked out by hand; and that it is what docs/results.jsonl says."""
 
+import copy
+import dataclasses
+
 import numpy as np
 import pytest
 
 from evidence import page
+from evidence.cells import Cell
 from evidence.studies import STUDIES
 from evidence.study import Arm, Comparison, Measure, Study
 from la_tf import intervals, results
@@ -17,7 +21,7 @@ STUDY = Study(
     text="Made up.",
     flags=("--dataset=digits", "--epochs=2"),
     arms=(Arm("la"), Arm("ir", ("--method=ir",)), Arm("never run")),
-    seeds=(0, 1, 2),
+    seeds=(0, 1, 2, 3),
     evaluations={"knn": ("--protocol=knn",), "linear": ("--protocol=linear",)},
     tables=({"kNN": Measure("knn"), "conv5": Measure("linear", ("conv5", "top1"))},),
     comparisons=(
@@ -30,6 +34,7 @@ STUDY = Study(
 
 def line(arm, seed, evaluation, found, time="2026-01-01T00:00:00+00:00", test=PICTURES):
     """A line as `evidence.cells` leaves it."""
+    cell = Cell(STUDY, STUDY.by_name[arm], seed)
     return {
         "id": f"{arm}{seed}{evaluation}{time}",
         "time": time,
@@ -41,9 +46,9 @@ def line(arm, seed, evaluation, found, time="2026-01-01T00:00:00+00:00", test=PI
         "selected_on": "none",
         "results": found,
         "versions": {"tensorflow": "2.21.0"},
-        "command": [f"--model_dir=runs/{arm}/{seed}", f"--protocol={evaluation}"],
+        "command": cell.evaluations[evaluation],
         "cell": {
-            "study": "toy", "arm": arm, "seed": seed, "evaluation": evaluation, "train": [f"--model_dir=runs/{arm}"],
+            "study": "toy", "arm": arm, "seed": seed, "evaluation": evaluation, "train": cell.training,
             "train_seconds": 60.0 * (1 + seed), "machine": "2 cores",
         },
     }  # fmt: skip
@@ -56,10 +61,10 @@ def right(count):
 
 
 LINES = [
-    *(line("la", seed, "knn", right(count)) for seed, count in enumerate((36, 38, 37))),
-    *(line("ir", seed, "knn", right(count)) for seed, count in enumerate((30, 31, 29))),
-    *(line("la", seed, "linear", {"conv5": {"top1": top1}}) for seed, top1 in enumerate((0.90, 0.80, 0.85))),
-    *(line("ir", seed, "linear", {"conv5": {"top1": top1}}) for seed, top1 in enumerate((0.91, 0.80, 0.87))),
+    *(line("la", seed, "knn", right(count)) for seed, count in enumerate((36, 38, 37, 37))),
+    *(line("ir", seed, "knn", right(count)) for seed, count in enumerate((30, 31, 29, 30))),
+    *(line("la", seed, "linear", {"conv5": {"top1": top1}}) for seed, top1 in enumerate((0.90, 0.80, 0.85, 0.85))),
+    *(line("ir", seed, "linear", {"conv5": {"top1": top1}}) for seed, top1 in enumerate((0.91, 0.80, 0.87, 0.86))),
 ]
 
 
@@ -71,40 +76,82 @@ def rows(text):
 
 def test_means_deviations_and_minutes_of_the_arms():
     found = rows(page.of([STUDY], LINES))
-    # 36, 38, 37 of 40: 90, 95, 92.5 %. Deviation of 0.90, 0.80, 0.85: 5 points. Minutes 1, 2, 3.
-    assert found["la"] == ["92.5 ± 2.5", "85.0 ± 5.0", "3", "2.0"]
-    assert found["ir"] == ["75.0 ± 2.5", "86.0 ± 5.6", "3", "2.0"]
+    # 36, 38, 37, 37 of 40: 92.5 %, deviation 2.5 sqrt(2 / 3). Of 90, 80, 85, 85 sqrt(50 / 3). Minutes 1, 2, 3, 4.
+    assert found["la"] == ["92.5 ± 2.0", "85.0 ± 4.1", "4", "2.5"]
+    assert found["ir"] == ["75.0 ± 2.0", "86.0 ± 4.5", "4", "2.5"]
     assert "never run" not in found
+    without = [each for each in LINES if page.key(each)[1:] != ("la", 3, "linear")]
+    assert rows(page.of([STUDY], without))["la"][2:] == ["3–4", "2.5"]
 
 
 def test_comparisons_are_of_pairs_and_by_pictures_where_they_are_known():
     found = rows(page.of([STUDY], LINES))
-    told = np.array([[i < a for i in range(40)] for a in (36, 38, 37)], float)
-    told -= np.array([[i < a for i in range(40)] for a in (30, 31, 29)], float)
+    told = np.array([[i < a for i in range(40)] for a in (36, 38, 37, 37)], float)
+    told -= np.array([[i < a for i in range(40)] for a in (30, 31, 29, 30)], float)
     interval = intervals.of_seeds_and_pictures(told)
     shown = f"{100 * interval.low:+.1f} to {100 * interval.high:+.1f}"
-    assert found["LA above IR"] == ["kNN", "+17.5", shown, "decided", "45.0 > 41.0"]
-    # Differences 1, 0, 2 points: mean 1, error 1 / sqrt(3), t(0.975, 2) = 4.3027: -1.48 to 3.48. Not decided: with
-    # t(0.8, 2) = 1.0607 a difference of (4.3027 + 1.0607) / sqrt(3) = 3.1 points would have been.
-    assert found["IR above LA"] == ["conv5", "+1.0", "-1.5 to +3.5", "open; 3.1 would be seen", ""]
+    assert found["LA above IR"] == ["kNN", "+17.5", shown, "4", "decided", "45.0 > 41.0"]
+    # Differences 1, 0, 2, 1 points: mean 1, error sqrt(2 / 3) / 2 = 0.408, t(0.975, 3) = 3.1824: -0.30 to 2.30. Not
+    # decided: with t(0.8, 3) = 0.9785 a difference of (3.1824 + 0.9785) 0.408 = 1.7 points would have been.
+    assert found["IR above LA"] == ["conv5", "+1.0", "-0.3 to +2.3", "4", "open; 1.7 would be seen", ""]
     assert "nobody knows" not in found
 
 
+def test_few_seeds_decide_nothing():
+    few = [each for each in LINES if page.key(each)[2] < 3]
+    assert rows(page.of([STUDY], few))["LA above IR"][3:5] == ["3", "too few seeds"]
+
+
+def test_lines_of_other_flags_are_not_told():
+    for flags_of in (lambda each: each["cell"]["train"], lambda each: each["command"]):
+        changed = copy.deepcopy(LINES)
+        for each in changed:
+            if page.key(each)[1:3] == ("la", 0):
+                flags_of(each).append("--tau=1")
+        assert rows(page.of([STUDY], changed))["la"][2] == "3"
+
+
+def test_minutes_that_nobody_knows_are_left_out():
+    unknown = copy.deepcopy(LINES)
+    for each in unknown:
+        if each["cell"]["seed"] < 2 or each["cell"]["arm"] == "ir":
+            each["cell"]["train_seconds"] = None
+    found = rows(page.of([STUDY], unknown))
+    assert (found["la"][3], found["ir"][3]) == ("3.5", "·")
+
+
 def test_a_difference_the_other_way_round_is_told_as_such():
-    swapped = [each | {"cell": each["cell"] | {"arm": {"la": "ir", "ir": "la"}[each["cell"]["arm"]]}} for each in LINES]
-    assert rows(page.of([STUDY], swapped))["LA above IR"][3] == "decided: the other way round"
+    swapped = [
+        line({"la": "ir", "ir": "la"}[arm], seed, evaluation, each["results"])
+        for each in LINES
+        for _, arm, seed, evaluation in [page.key(each)]
+    ]
+    assert rows(page.of([STUDY], swapped))["LA above IR"][4] == "decided: the other way round"
 
 
 def test_of_a_cell_that_was_measured_twice_the_newer_counts():
     newer = line("la", 0, "knn", right(40), time="2026-02-01T00:00:00+00:00")
-    assert rows(page.of([STUDY], [newer, *LINES]))["la"][0] == "95.8 ± 3.8"  # 100, 95, 92.5
+    assert rows(page.of([STUDY], [newer, *LINES]))["la"][0] == "95.0 ± 3.5"  # 100, 95, 92.5, 92.5
 
 
 def test_every_command_stands_on_the_page():
     text = page.of([STUDY], LINES)
-    assert "python -m la_tf.train --model_dir=runs/la\n" in text
-    assert "python -m la_tf.evaluate --model_dir=runs/ir/0 --protocol=linear\n" in text
+    given = "--dataset=digits --epochs=2"
+    assert f"python -m la_tf.train {given} --seed=0 --model_dir=$RUNS/toy/la/seed-0\n" in text
+    assert "python -m la_tf.evaluate --model_dir=$RUNS/toy/ir/seed-0 --protocol=linear\n" in text
+    assert f"la_tf.train {given} --method=ir --warm_start" not in text
     assert page.of([STUDY], []) == page.HEAD
+
+
+def test_what_a_run_starts_from_has_its_command_though_it_has_no_line():
+    arms = (Arm("warm", ("--method=ir",), evaluations=()), Arm("la", start="warm"))
+    study = dataclasses.replace(STUDY, arms=arms, comparisons=())
+    cell = Cell(study, arms[1], 0)
+    made = line("la", 0, "knn", right(36))
+    made["cell"]["train"] = cell.training
+    text = page.of([study], [made])
+    started = text.index("python -m la_tf.train --dataset=digits --epochs=2 --method=ir --seed=0")
+    assert started < text.index("--warm_start=$RUNS/toy/warm/seed-0")
 
 
 def test_studies_are_whole():
