@@ -8,8 +8,8 @@ from la_tf.config import interval
 from models.backbone import smallest_input
 
 # The paper's sizes on ImageNet: m = 30,000 is 42.7 images a cluster, k = 4096 is 0.32% of N. Where N is smaller, so are
-# the clusters that are worth it: of 10,000 pictures of CIFAR-10 about 10 images (docs/RESULTS.md), so m grows as
-# N^0.7, which goes through both. With fewer than 8 images a cluster LA is hardly more than IR.
+# the clusters that are worth it: of 10,000 pictures of CIFAR-10 about 10 images (one seed; WORKSPACE.md), so m grows
+# as N^0.7, which goes through both. The smaller clusters are, the more LA is IR.
 IMAGENET_SIZE = 1_281_167
 IMAGES_PER_CLUSTER, CLUSTER_GROWTH, LEAST_IN_CLUSTER = 42.7, 0.3, 8
 BACKGROUND_SHARE = 0.0032
