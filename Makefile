@@ -54,7 +54,7 @@ bench: setup
 
 bench-torch: $(TORCH_VENV)/.installed  ## once: what `make bench` compares with
 
-evidence: setup  ## the studies of evidence/, hours; LA_TF_DATA is the folder of the picture sets; QUICK=1: the digits, three seeds
+evidence: setup  ## the studies of evidence/, hours; LA_TF_DATA is the folder of the picture sets; QUICK=1: LA and IR on the digits
 	$(PY) -m evidence $(if $(QUICK),--quick)
 
 $(TORCH_VENV)/.installed:

@@ -3,7 +3,7 @@
 Every study trains its arms with the same seeds and judges them by la_tf.evaluate. Each run is a model_dir below --runs,
 each number a line of OUT/results.jsonl; OUT/RESULTS.md tells them all, with the command of each. The same command goes
 on where it was interrupted: what has its line is not done again. Pictures are looked for in $LA_TF_DATA (--data);
-studies without theirs are passed over. --quick: those on the digits, with three seeds.
+studies without theirs are passed over. --quick: LA against IR on the digits alone, with four seeds.
 --report writes the page anew from the lines that are there, and measures nothing.
 """
 
@@ -21,11 +21,10 @@ from data import cli
 from data.errors import FlagError, UserError
 from evidence import lists, page, plans
 from evidence.cells import Cell, Place
-from evidence.studies import STUDIES
+from evidence.studies import QUICK, STUDIES
 from evidence.study import DATA, LISTS
 from la_tf import model_dir, results
 
-QUICK_SEEDS = 3
 SET = re.compile(rf"(?:{re.escape(DATA)}/|{re.escape(LISTS)}/train_)(\w+?)(?:_\d+\.csv)?$")
 
 flags.DEFINE_string("runs", "runs/evidence", "Where the runs live.")
@@ -35,7 +34,7 @@ NAMES = (*STUDIES, plans.NAME)
 flags.DEFINE_list("studies", [], f"Some alone: {', '.join(NAMES)}.")
 flags.DEFINE_integer("seeds", None, "With so many seeds of each study at most.")
 flags.DEFINE_integer("jobs", None, "Runs at a time, each with its part of the cores. Default: one a core.")
-flags.DEFINE_boolean("quick", False, f"The studies on the digits alone, with {QUICK_SEEDS} seeds.")
+flags.DEFINE_boolean("quick", False, "LA against IR on the digits alone, with four seeds.")
 flags.DEFINE_boolean("report", False, "Write the page alone.")
 
 
@@ -47,9 +46,11 @@ def main():
             raise FlagError(f"--{name}={given[name]}: must be at least 1")
     out = Path(given["out"] or given["runs"])
     if not given["report"]:
-        names = chosen(given["quick"])
-        measure([STUDIES[name] for name in names if name in STUDIES], given, out)
-        if plans.NAME in names:
+        names = chosen()
+        if given["quick"] and len(names) < len(NAMES):
+            raise FlagError("--quick: is of one study; leave out --studies, or --quick")
+        measure([QUICK] if given["quick"] else [STUDIES[name] for name in names if name in STUDIES], given, out)
+        if plans.NAME in names and not given["quick"]:
             plan(given, out)
     if not (out / results.FILE).exists():
         raise UserError(f"{out}: there is no {results.FILE} yet, and nothing to be measured")
@@ -59,17 +60,12 @@ def main():
     return {"page": str(path), "results": str(out / results.FILE), "lines": len(lines)}
 
 
-def chosen(quick):
+def chosen():
     """Returns the names that --studies gives, or all; FlagError for one that there is not."""
     names = flags.FLAGS["studies"].value or [*NAMES]
     if strange := [name for name in names if name not in NAMES]:
         raise FlagError(f"--studies={strange[0]}: there is none; choose of {', '.join(NAMES)}")
-    return [name for name in names if not (quick and (name == plans.NAME or needs_pictures(STUDIES[name])))]
-
-
-def needs_pictures(study):
-    """Whether a study is of pictures that are not at hand everywhere."""
-    return bool(sets_of(study))
+    return names
 
 
 def sets_of(study):
@@ -116,8 +112,8 @@ def measure(studies, given, out):
     model_dir.writable_folder(out)
     lists.write(studies, place)
     before, stopped = known(out), Event()
-    most = min(filter(None, (given["seeds"], QUICK_SEEDS if given["quick"] else None)), default=None)
-    chains = [[Cell(study, arm, seed) for arm in study.arms] for study in studies for seed in study.seeds[:most]]
+    seeds = slice(given["seeds"])
+    chains = [[Cell(study, arm, seed) for arm in study.arms] for study in studies for seed in study.seeds[seeds]]
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=sum(map(len, chains)), unit=" runs") as progress:
         running = [pool.submit(run_chain, chain, place, before, out, progress, stopped) for chain in chains]
         try:

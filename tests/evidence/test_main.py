@@ -9,8 +9,8 @@ import pytest
 from data.errors import UserError
 from evidence import __main__ as main
 from evidence import page
-from evidence.cells import Place
-from evidence.studies import DENSITIES, DENSITY, STUDIES
+from evidence.cells import Cell, Place
+from evidence.studies import DENSITIES, DENSITY, QUICK, STUDIES
 from evidence.study import Arm, Comparison, Measure, Study
 from la_tf import commands, results
 from tests.programs import run
@@ -34,7 +34,7 @@ STUDY = Study(
 
 @pytest.mark.slow
 def test_a_study_goes_on_where_it_was_and_its_page_tells_it(tmp_path):
-    given = {"runs": str(tmp_path / "runs"), "data": "", "seeds": 1, "quick": False, "jobs": 2}
+    given = {"runs": str(tmp_path / "runs"), "data": "", "seeds": 1, "jobs": 2}
     main.measure([STUDY], given, tmp_path)
     assert len(results.read([tmp_path])) == 2
     main.measure([STUDY], {**given, "seeds": None}, tmp_path)
@@ -69,6 +69,14 @@ def test_studies_whose_pictures_are_not_there_are_passed_over(tmp_path, capsys):
     )
 
 
+def test_the_quick_study_is_a_part_of_that_on_the_digits():
+    whole = STUDIES["digits"]
+    for arm in QUICK.arms:
+        for seed in QUICK.seeds:
+            cell, same = Cell(QUICK, arm, seed), Cell(whole, whole.by_name[arm.name], seed)
+            assert cell.training == same.training and cell.evaluations.items() <= same.evaluations.items()
+
+
 def test_when_one_seed_fails_the_others_begin_nothing_more(tmp_path, monkeypatch):
     stopped, begun = Event(), []
     monkeypatch.setattr(main, "Event", lambda: stopped)
@@ -81,7 +89,7 @@ def test_when_one_seed_fails_the_others_begin_nothing_more(tmp_path, monkeypatch
         return {}
 
     monkeypatch.setattr(commands, "run", fails)
-    given = {"runs": str(tmp_path / "runs"), "data": "", "seeds": None, "quick": False, "jobs": 2}
+    given = {"runs": str(tmp_path / "runs"), "data": "", "seeds": None, "jobs": 2}
     with pytest.raises(UserError, match="no"):
         main.measure([replace(STUDY, arms=(Arm("one"), Arm("two")))], given, tmp_path)
     assert sum("--seed=1" in flags for flags in begun) <= 1
@@ -93,6 +101,7 @@ def test_when_one_seed_fails_the_others_begin_nothing_more(tmp_path, monkeypatch
         (["--studies=none"], 2, "--studies=none: there is none; choose of digits"),
         (["--report"], 1, "there is no results.jsonl yet"),
         (["--quick", "--jobs=0"], 2, "--jobs=0: must be at least 1"),
+        (["--quick", "--studies=digits"], 2, "--quick: is of one study; leave out --studies"),
         (["--seeds=0"], 2, "--seeds=0: must be at least 1"),
     ],
 )
