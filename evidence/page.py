@@ -15,6 +15,7 @@ from evidence.study import Comparison, Measure, Study
 from la_tf import intervals, outcomes, results
 
 LEAST_SEEDS = 4  # with fewer an interval misses the truth more often than it says: simulated, 7 to 11% for 5
+FEW = "too few seeds"
 HEAD = Path(__file__).with_name("introduction.md").read_text()
 
 
@@ -82,8 +83,25 @@ def value(line, measure):
 def of(studies, lines):
     """Returns the page of `studies` from `lines` of results."""
     known = Lines(current(studies, lines))
-    parts = [section for study in studies if (section := of_study(study, known))]
-    return "\n".join([HEAD, *parts, *filter(None, [plans.section(known)])])
+    parts = [in_short(studies, known), *(of_study(study, known) for study in studies), plans.section(known)]
+    return "\n".join([HEAD, *filter(None, parts)])
+
+
+def in_short(studies, known):
+    """Returns the section that says what is decided; nothing where that is nothing."""
+    told = []
+    for study in studies:
+        by_verdict = {}
+        for row in comparisons(study, known):
+            kind = row[5].partition(";")[0]
+            by_verdict.setdefault(kind, {}).setdefault(row[0], []).append(row[1])
+        named = [
+            f"{kind}: " + "; ".join(f"{says} ({' and '.join(measures)})" for says, measures in found.items())
+            for kind, found in sorted(by_verdict.items())
+            if kind != FEW
+        ]
+        told += [f"- {study.title}", *(f"  - {line}" for line in named)] if named else []
+    return "\n".join(["## In short\n", *told, ""]) if told else ""
 
 
 def current(studies, lines):
@@ -106,11 +124,15 @@ def of_study(study: Study, known: Lines):
     if not tables:
         return ""
     parts = [f"## {study.title}\n", f"{study.text} (`--studies={study.name}`)\n", *tables]
-    found = [row for each in study.comparisons if (row := compared(study, each, known))]
-    if found:
+    if found := comparisons(study, known):
         head = ["expected", "measure", "difference", "95% interval", "seeds", "", "in the paper"]
         parts.append(tabulate(found, head, "pipe", disable_numparse=True) + "\n")
     return "\n".join([*parts, commands(study, known)])
+
+
+def comparisons(study, known):
+    """The rows of all comparisons of a study of which there is something to say."""
+    return [row for each in study.comparisons if (row := compared(study, each, known))]
 
 
 def of_measures(study, measures, known):
@@ -156,7 +178,7 @@ def compared(study: Study, wanted: Comparison, known: Lines):
     shown = [f"{scale * x:+.{digits}f}" for x in (interval.mean, interval.low, interval.high)]
     verdict = "decided" if interval.low > 0 else "decided: the other way round"
     if seeds < LEAST_SEEDS:
-        verdict = "too few seeds"
+        verdict = FEW
     elif not interval.decided:
         verdict = f"open; {scale * intervals.detectable(interval):.{digits}f} would be seen"
     return [wanted.says, wanted.measure, shown[0], f"{shown[1]} to {shown[2]}", str(seeds), verdict, wanted.paper]

@@ -97,6 +97,13 @@ def test_comparisons_are_of_pairs_and_by_pictures_where_they_are_known():
     assert "nobody knows" not in found
 
 
+def test_what_is_decided_stands_at_the_top():
+    text = page.of([STUDY], LINES)
+    short = text[text.index("## In short") : text.index("## A toy")]
+    told = ["- A toy", "  - decided: LA above IR (kNN)", "  - open: IR above LA (conv5)"]
+    assert short.split("\n")[2:5] == told
+
+
 def test_few_seeds_decide_nothing():
     few = [each for each in LINES if page.key(each)[2] < 3]
     assert rows(page.of([STUDY], few))["LA above IR"][3:5] == ["3", "too few seeds"]
