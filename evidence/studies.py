@@ -92,7 +92,7 @@ DIGITS = Study(
     ),
 )  # fmt: skip
 
-# LA against IR alone, as far as a quarter of an hour goes: cells of the study above.
+# LA against IR alone, with as many seeds as a verdict needs: cells of the study above.
 QUICK = replace(
     DIGITS,
     arms=tuple(replace(DIGITS.by_name[name], evaluations=(*JUDGED, "density")) for name in ("la", "ir")),
@@ -161,9 +161,10 @@ CHOICES = Study(
 )
 
 CIFAR_RECIPE = (
-    f"--dataset=folder:{DATA}/cifar10", "--backbone=resnet10", "--width=16", "--image_size=16", "--tau=0.1",
+    "--backbone=resnet10", "--width=16", "--image_size=16", "--tau=0.1",
     "--batch_size=64", "--learning_rate=0.006", "--weight_decay=5e-4", "--jitter=0.1", "--grayscale=0",
 )  # fmt: skip
+CIFAR_FOLDER = f"--dataset=folder:{DATA}/cifar10"
 CIFAR_CHOICE = ("--background_k=64", "--clusterings=3", "--clusters=1000")
 CIFAR = Study(
     name="cifar10",
@@ -174,7 +175,7 @@ CIFAR = Study(
         "LA has k = 64, H = 3, m = 1,000. 2,000 test pictures. The scenes are 1,200 pictures of six kinds, to learn a "
         "readout of the frozen network from, and 300 to test it by; the readout of CIFAR-10 is learned likewise."
     ),
-    flags=CIFAR_RECIPE,
+    flags=(CIFAR_FOLDER, *CIFAR_RECIPE),
     arms=(
         Arm("warm", ("--method=ir", "--epochs=30", "--schedule=constant"), evaluations=("knn", "nearest")),
         Arm("ir", ("--method=ir", "--epochs=15", "--schedule=cosine"), start="warm"),
@@ -220,7 +221,7 @@ METHODS = Study(
         "The same pictures, network and number of epochs (45) as above, but with a rate that falls from the first; "
         "augmentation, rate and decay are those that suit IR. SwAV sees two views of each picture."
     ),
-    flags=(*CIFAR_RECIPE, "--epochs=45", "--schedule=cosine"),
+    flags=(CIFAR_FOLDER, *CIFAR_RECIPE, "--epochs=45", "--schedule=cosine"),
     arms=(
         Arm("dc", ("--method=dc",)),
         Arm("swav", ("--method=swav",)),
@@ -245,12 +246,18 @@ WARMUP = Study(
     ),
     flags=("--flagfile=quickstart.flags", "--width=16"),
     arms=(
-        *(Arm(f"la-{epochs}", ("--method=la", f"--warmup_epochs={epochs}")) for epochs in (2, 5, 10, 20, 40)),
+        *(
+            Arm(
+                f"la-{epochs}", ("--method=la", f"--warmup_epochs={epochs}"),
+                evaluations=None if epochs == 20 else ("knn", "nearest"),
+            )
+            for epochs in (2, 5, 10, 20, 40)
+        ),
         Arm("ir", ("--method=ir",)),
     ),
     seeds=SEEDS,
-    evaluations=CHOICES.evaluations,
-    tables=CHOICES.tables,
+    evaluations={**CHOICES.evaluations, **CONV5_ALONE},
+    tables=(CHOICES.tables[0] | CONV5,),
     comparisons=tuple(
         each
         for more, less, says in (
@@ -261,32 +268,31 @@ WARMUP = Study(
         )
         for each in both(more, less, says, "", K20)
     ),
-)
+)  # fmt: skip
 
 DEPTH = Study(
     name="digits-depth",
     title="Depth",
-    text="The quickstart with width 16 and deeper networks.",
+    text="The quickstart with width 16 and deeper networks; the ResNet-10 is that of the study `digits-warmup`.",
     flags=("--flagfile=quickstart.flags", "--width=16"),
     arms=tuple(
         Arm(f"{method}-{depth}", (f"--method={method}", f"--backbone=resnet{depth}"))
-        for depth in (10, 18, 34)
+        for depth in (18, 34)
         for method in ("la", "ir")
     ),
     seeds=SEEDS,
-    evaluations={**CHOICES.evaluations, **CONV5_ALONE},
-    tables=(CHOICES.tables[0] | CONV5,),
+    evaluations=WARMUP.evaluations,
+    tables=WARMUP.tables,
     comparisons=tuple(
         Comparison(more, less, measure, says, paper)
         for measure in (K20, "linear, conv5")
         for more, less, says, paper in (
-            ("la-18", "la-10", "LA: ResNet-18 above ResNet-10", ""),
+            ("la-18", "digits-warmup/la-20", "LA: ResNet-18 above ResNet-10", ""),
             ("la-34", "la-18", "LA: ResNet-34 above ResNet-18", "60.2 > 52.8 (ResNet-50 and 18)"),
         )
     ),
 )
 
-SCALING_RECIPE = CIFAR_RECIPE[1:]
 SCALING = Study(
     name="cifar10-scaling",
     title="How many clusters, when there are fewer pictures",
@@ -294,7 +300,7 @@ SCALING = Study(
         "As on all of CIFAR-10's pictures, but with a part of those of each class: 40 epochs of IR, then 20 of LA with "
         "H = 1 and k = 128, with clusters of about 43, 14 and 7 pictures, or of IR."
     ),
-    flags=SCALING_RECIPE,
+    flags=CIFAR_RECIPE,
     arms=tuple(
         arm
         for size in (2500, 5000)
