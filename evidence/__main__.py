@@ -128,14 +128,18 @@ def measure(studies, given, out):
 
 
 def run_chain(chain, place, before, out, progress, stopped):
-    """Runs the cells of a seed one after the other until `stopped`, and keeps their lines."""
-    for cell in chain:
-        if stopped.is_set():
-            return
-        for line in cell.run(place, before, stopped):
-            results.append(out, line)
-            progress.write(f"{cell.title}: {page.brief(line)}", file=sys.stderr)
-        progress.update()
+    """Runs the cells of a seed one after the other until `stopped`, and keeps their lines; one that fails stops all."""
+    try:
+        for cell in chain:
+            if stopped.is_set():
+                return
+            for line in cell.run(place, before, stopped):
+                results.append(out, line)
+                progress.write(f"{cell.title}: {page.brief(line)}", file=sys.stderr)
+            progress.update()
+    except BaseException:
+        stopped.set()  # here: whoever waits for it would be too late for the next chain, which begins at once
+        raise
 
 
 if __name__ == "__main__":
