@@ -153,7 +153,7 @@ def table_row(study, arm, measures, known):
     lines = [line for k, line in known.by_key.items() if k[:2] == (study.name, arm)]
     seconds = {line["cell"]["seed"]: line["cell"]["train_seconds"] for line in lines}.values()
     told = [each for each in seconds if each is not None]
-    counts = sorted({len(values) for values in by_measure})
+    counts = sorted({len(values) for values in by_measure if values})
     return [*cells, "–".join(map(str, counts[:1] + counts[1:][-1:])), f"{mean(told) / 60:.1f}" if told else "·"]
 
 
@@ -175,13 +175,19 @@ def compared(study: Study, wanted: Comparison, known: Lines):
     if interval is None:
         return None
     scale, digits = (100, 1) if more.points else (1, 3)
-    shown = [f"{scale * x:+.{digits}f}" for x in (interval.mean, interval.low, interval.high)]
+    shown = [signed(scale * x, digits) for x in (interval.mean, interval.low, interval.high)]
     verdict = "decided" if interval.low > 0 else "decided: the other way round"
     if seeds < LEAST_SEEDS:
         verdict = FEW
     elif not interval.decided:
         verdict = f"open; {scale * intervals.detectable(interval):.{digits}f} would be seen"
     return [wanted.says, wanted.measure, shown[0], f"{shown[1]} to {shown[2]}", str(seeds), verdict, wanted.paper]
+
+
+def signed(number, digits):
+    """Returns a number with its sign, and with more digits where it would read as zero: its side is what counts."""
+    texts = (f"{number:+.{more}f}" for more in range(digits, digits + 3))
+    return next((text for text in texts if float(text)), f"{number:+.{digits}f}")
 
 
 def difference(more, less, known):

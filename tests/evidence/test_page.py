@@ -81,6 +81,8 @@ def test_means_deviations_and_minutes_of_the_arms():
     assert "never run" not in found
     without = [each for each in LINES if page.key(each)[1:] != ("la", 3, "linear")]
     assert rows(page.of([STUDY], without))["la"][2:] == ["3–4", "2.5"]
+    none = [each for each in LINES if page.key(each)[1::2] != ("la", "linear")]
+    assert rows(page.of([STUDY], none))["la"][1:] == ["·", "4", "2.5"]
 
 
 def test_comparisons_are_of_pairs_and_by_pictures_where_they_are_known():
@@ -94,6 +96,11 @@ def test_comparisons_are_of_pairs_and_by_pictures_where_they_are_known():
     # decided: with t(0.8, 3) = 0.9785 a difference of (3.1824 + 0.9785) 0.408 = 1.7 points would have been.
     assert found["IR above LA"] == ["conv5", "+1.0", "-0.3 to +2.3", "4", "open; 1.7 would be seen", ""]
     assert "nobody knows" not in found
+
+
+def test_ends_of_intervals_show_on_which_side_of_zero_they_are():
+    shown = [page.signed(number, 1) for number in (1.26, 0.012, -0.0041, 0.0, -0.6)]
+    assert shown == ["+1.3", "+0.01", "-0.004", "+0.0", "-0.6"]
 
 
 def test_what_is_decided_stands_at_the_top():
