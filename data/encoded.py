@@ -12,7 +12,7 @@ import tensorflow as tf
 from data import augment, decoding, digits
 from data.pipeline import central_view
 from data.pixel_limit import MOST_PIXELS
-from data.reading import each_slice, readable, small_size, stretched
+from data.reading import each_slice, readable, small_size, steady, stretched
 from data.sources import SMALL, Split
 
 UNREADABLE = (
@@ -93,9 +93,7 @@ def viewed_batches(split: Split, view: View, batch_size: int, rows=None, workers
         rows = tf.range(split.size, dtype=tf.int64) if rows is None else tf.constant(rows, tf.int64)
         steps = tf.data.Dataset.from_tensor_slices(rows).batch(batch_size).map(lambda rows: (rows, ()))
         batches = readable(split, steps, lambda data, _: evaluation_view(data, view), batch, workers)
-    options = tf.data.Options()
-    options.deterministic = True
-    return batches.prefetch(2).with_options(options)
+    return steady(batches)
 
 
 def decoded(data, place):

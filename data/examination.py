@@ -26,6 +26,7 @@ from data.conversion import FORMATS, to_png
 from data.errors import UserError
 from data.findings import FACTS, Findings
 from data.pixel_limit import opened
+from data.processors import cores
 from data.sources import ArraySource, FileSource, Split
 from data.stored_arrays import open_npz
 
@@ -94,7 +95,7 @@ def in_order(function: Callable, items: Iterable, workers: int = 0) -> Iterator:
 
     At most a few items for each thread are under way or waiting to be taken.
     """
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = workers or cores()
     with ThreadPoolExecutor(workers) as pool:
         waiting = collections.deque()
         try:

@@ -18,7 +18,8 @@ import tensorflow as tf
 from data import augment, decoding, draws
 from data.augmentation import Augmentation
 from data.errors import FlagError
-from data.reading import pictures_in_memory, readable, resize, small_pictures, small_size
+from data.processors import cores
+from data.reading import pictures_in_memory, readable, resize, small_pictures, small_size, steady
 from data.sources import Split
 
 # Nothing in here needs AutoGraph, whose conversion would cost a second at every start.
@@ -199,7 +200,7 @@ def _batches(split, steps, image_size, of_batch, of_one, several, workers):
             first = tf.gather(rows, tf.argmax(valid))
             return contract(of_batch(tf.gather(pictures, tf.where(valid, rows, first)), numbers), rows, valid)
 
-        batches = steps.map(batch, num_parallel_calls=workers or tf.data.AUTOTUNE)
+        batches = steps.map(batch, num_parallel_calls=workers or cores())
     elif size is not None:
 
         @_as_it_is
@@ -216,10 +217,7 @@ def _batches(split, steps, image_size, of_batch, of_one, several, workers):
         # Colour too is changed one picture at a time: it stays in the processor's cache, which a batch of 224 px
         # does not.
         batches = readable(split, steps, of_one, finish, workers)
-    options = tf.data.Options()
-    options.deterministic = True
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF  # see `shard`
-    return batches.prefetch(2).with_options(options)
+    return steady(batches)
 
 
 def _training_view(cut, change, augmentation):

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from data import decoding
+from data.processors import cores
 from data.records import RecordSource
 from data.sources import SMALL, ArraySource, FileSource, Split
 
@@ -52,7 +53,7 @@ def _decode_all(split, height, width):
     start = 0
     steps = rows.map(lambda rows: (rows, ()))
     finish = lambda pictures, valid, *_: (pictures, valid)  # noqa: E731
-    for batch, fine in small_pictures(split, steps, height, width, finish):
+    for batch, fine in steady(small_pictures(split, steps, height, width, finish)):
         stop = start + len(fine)
         pictures[start:stop], valid[start:stop] = batch, fine
         start = stop
@@ -82,7 +83,7 @@ def readable(split: Split, steps: tf.data.Dataset, view, finish, workers: int = 
     slice of each tensor in `numbers`).  Where that fails, a view of the first valid picture of the batch stands in.
     The order is that of `steps`, whatever `workers` (0: all processors).
     """
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = workers or cores()
     # A batch is a small pipeline of its own, in which a picture can fail alone.
     outer = min(workers, BATCHES_AT_ONCE)
     inner = -(-workers // outer)
@@ -93,6 +94,22 @@ def readable(split: Split, steps: tf.data.Dataset, view, finish, workers: int = 
         return finish(views, valid, rows, numbers)
 
     return steps.map(tf.autograph.experimental.do_not_convert(batch), num_parallel_calls=outer)
+
+
+def steady(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """`batches` in their order, two of them made ahead, on as many threads as the pipeline itself says."""
+    options = _untuned()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF  # each cuts its part
+    return batches.prefetch(2).with_options(options)
+
+
+def _untuned():
+    # Every number is given: nothing is left to TensorFlow's tuning. Its thread sleeps for up to a minute at a time and
+    # can miss the end of the pipeline; whoever ends it would wait for that minute.
+    options = tf.data.Options()
+    options.deterministic = True
+    options.autotune.enabled = False
+    return options
 
 
 def each_slice(function, arguments, parallel: int):
@@ -112,9 +129,7 @@ def each_slice(function, arguments, parallel: int):
     specs = results.element_spec
     nothing = tf.nest.map_structure(lambda spec: tf.zeros([0, *spec.shape], spec.dtype), specs)
     found = results.ignore_errors().batch(tf.maximum(tf.cast(count, tf.int64), 1))
-    options = tf.data.Options()
-    options.deterministic = True
-    found = found.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1).with_options(options)
+    found = found.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1).with_options(_untuned())
     places, found = found.get_single_element()
     fine = tf.scatter_nd(places[:, None], tf.fill([tf.size(places)], True), [count])
     found = tf.cond(tf.size(places) == count, lambda: found, lambda: _stood_in(found, fine))

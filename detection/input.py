@@ -15,7 +15,8 @@ import tensorflow as tf
 
 from data import decoding, draws
 from data.errors import FlagError, UserError
-from data.reading import reader
+from data.processors import cores
+from data.reading import reader, steady
 from detection import boxes
 from detection.config import SMALLEST_SIDE, DataOptions
 from models.padding import OUTSIDE, padded_side
@@ -69,7 +70,7 @@ class TrainingPictures:
     def _dataset(self, first_step):
         per_epoch, options = self.steps_per_epoch, self.options
         first_epoch, first_place = divmod(first_step, per_epoch)
-        parallel = options.workers or tf.data.AUTOTUNE
+        parallel = options.workers or cores()
 
         def entries_of(epoch):
             order = draws.epoch_order(self.seed, epoch, self.entries)[: per_epoch * options.batch_size]
@@ -79,7 +80,7 @@ class TrainingPictures:
             entries = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max).flat_map(entries_of)
             entries = entries.skip(first_place * options.batch_size)
             examples = entries.map(self._example(), num_parallel_calls=parallel, deterministic=True)
-            return _padded(examples, options.batch_size).prefetch(2)
+            return steady(_padded(examples, options.batch_size))
 
     def _example(self):
         locate, read = reader(self.set)
@@ -120,8 +121,8 @@ def evaluation_batches(pictures, options: DataOptions, batch_size: int = 1, rows
 
     with tf.device("CPU:0"):
         examples = tf.data.Dataset.from_tensor_slices(rows)
-        examples = examples.map(example, num_parallel_calls=options.workers or tf.data.AUTOTUNE, deterministic=True)
-        batches = iter(_padded(examples, batch_size, drop_remainder=False).prefetch(2))
+        examples = examples.map(example, num_parallel_calls=options.workers or cores(), deterministic=True)
+        batches = iter(steady(_padded(examples, batch_size, drop_remainder=False)))
     for first in range(0, len(rows), batch_size):
         try:
             yield next(batches)

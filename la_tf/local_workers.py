@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from data.errors import FlagError
+from data.processors import cores
 from la_tf.child_processes import tied
 
 SETTLE = 2  # seconds for the others to say for themselves that they lost one
@@ -41,8 +42,7 @@ def split(argv):
 
 def environment(worker, ports, gpus=None):
     """Returns the environment of a worker: this process' own with TF_CONFIG, its share of the cores, and its GPUs."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = str(max(1, cores // len(ports)))
+    threads = str(max(1, cores() // len(ports)))
     cluster = {"worker": [f"localhost:{port}" for port in ports]}
     told = {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": worker}})}
     if gpus is not None:

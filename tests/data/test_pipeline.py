@@ -11,6 +11,7 @@ from data import augment, pipeline, reading
 from data.augment import Draw
 from data.augmentation import Augmentation, augmentation_for, multi_crop, transfer_augmentation
 from data.draws import epoch_order_numpy, uniforms_numpy
+from data.encoded import view_of, viewed_batches
 from data.errors import FlagError
 from data.pipeline import batch_rows, evaluation_batches, occurrences, training_batches
 from data.sources import FileSource, Split, open_dataset
@@ -142,6 +143,19 @@ def test_the_contract_has_static_shapes(sets, kind):
     }
     ten = evaluation_batches(split, size, 4, ten_crop=True).element_spec
     assert ten == {"image": image, "views": (image,) * 10} | rest
+
+
+@pytest.mark.parametrize("kind", ["in memory", "files"])
+def test_nothing_is_left_to_tensorflows_tuning(sets, kind):
+    """Its thread can keep whoever ends a pipeline waiting for a minute."""
+    split, size = sets(kind, False)
+    for batches in (
+        training_batches(split, augmentation_for(split.kind, size), 4, seed=0),
+        evaluation_batches(split, size, 4),
+        viewed_batches(split, view_of(split, size), 4),
+    ):
+        assert batches.options().autotune.enabled is False
+        assert batches.options().deterministic
 
 
 @whole_kinds
