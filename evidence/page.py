@@ -14,7 +14,7 @@ from evidence.cells import Cell
 from evidence.study import Comparison, Measure, Study
 from la_tf import intervals, outcomes, results
 
-LEAST_SEEDS = 4  # with fewer an interval misses the truth more often than it says: simulated, 7 to 11% for 5
+LEAST_SEEDS = 4  # with two an interval misses the truth twice as often as it says (see its tests); four are well off
 FEW = "too few seeds"
 HEAD = Path(__file__).with_name("introduction.md").read_text()
 

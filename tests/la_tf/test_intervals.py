@@ -63,6 +63,15 @@ def test_nineteen_of_twenty_intervals_hold_the_truth(of_seed, of_picture, seeds)
         assert missed > 0.03
 
 
+@pytest.mark.parametrize("seeds, least, most", [(2, 0.08, 0.13), (4, 0.04, 0.075)])
+def test_two_seeds_are_too_few_where_seeds_and_pictures_weigh_the_same(seeds, least, most):
+    """Why a verdict takes four: the worst of the cases looked at; 0.05 is what an interval says of itself."""
+    rng = np.random.default_rng(7)
+    scores = (drawn(rng, seeds, of_seed=0.12, of_picture=0.4) for _ in range(4000))
+    missed = np.mean([intervals.of_seeds_and_pictures(each).decided for each in scores])
+    assert least < missed < most
+
+
 def test_with_many_seeds_it_is_what_resampling_gives():
     """Both drawn with replacement (the rest counts thrice there, so it is made small)."""
     rng = np.random.default_rng(3)
