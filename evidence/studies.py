@@ -314,6 +314,25 @@ DEPTH = Study(
     ),
 )
 
+CIFAR_DEPTH = Study(
+    name="cifar10-depth",
+    title="Depth on CIFAR-10",
+    text=(
+        "As on CIFAR-10 above, LA with H = 1 and m = 1,000, but with a ResNet-18 of the same width; rate and decay "
+        "stay those of the ResNet-10, which is that of the study `cifar10` (`h1`)."
+    ),
+    flags=(*CIFAR.flags, "--backbone=resnet18"),
+    arms=CONFIRMED.arms,
+    seeds=SEEDS[:4],
+    evaluations=CONFIRMED.evaluations,
+    tables=CONFIRMED.tables,
+    comparisons=(
+        *both("h1", "cifar10/h1", "LA: ResNet-18 above ResNet-10", "", K200),
+        *both("ir", "cifar10/ir", "IR: ResNet-18 above ResNet-10", "", K200),
+        *both("h1", "ir", "LA above IR, ResNet-18", "", K200),
+    ),
+)
+
 SCALING = Study(
     name="cifar10-scaling",
     title="How many clusters, when there are fewer pictures",
@@ -395,5 +414,8 @@ IMAGENETTE = Study(
 )  # fmt: skip
 
 STUDIES = {
-    study.name: study for study in (DIGITS, CHOICES, CIFAR, CONFIRMED, METHODS, WARMUP, SCALING, DEPTH, IMAGENETTE)
-}
+    study.name: study
+    for study in (
+        DIGITS, CHOICES, CIFAR, CONFIRMED, METHODS, WARMUP, SCALING, DEPTH, CIFAR_DEPTH, IMAGENETTE,
+    )
+}  # fmt: skip
