@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from data import cli
 from data.errors import FlagError, UserError
+from data.processors import cores
 from evidence import lists, page, plans
 from evidence.cells import Cell, Place
 from evidence.studies import QUICK, STUDIES
@@ -33,7 +34,7 @@ flags.DEFINE_string("data", None, "Folder of the unpacked picture sets. Default:
 NAMES = (*STUDIES, plans.NAME)
 flags.DEFINE_list("studies", [], f"Some alone: {', '.join(NAMES)}.")
 flags.DEFINE_integer("seeds", None, "With so many seeds of each study at most.")
-flags.DEFINE_integer("jobs", None, "Runs at a time, each with its part of the cores. Default: one a core.")
+flags.DEFINE_integer("jobs", None, "Runs at a time, each on its part of the cores, up to 1.5 GB. Default: one a core.")
 flags.DEFINE_boolean("quick", False, "LA against IR on the digits alone, with four seeds.")
 flags.DEFINE_boolean("report", False, "Write the page alone.")
 
@@ -44,11 +45,11 @@ def main():
     for name in ("seeds", "jobs"):
         if given[name] is not None and given[name] < 1:
             raise FlagError(f"--{name}={given[name]}: must be at least 1")
-    out = Path(given["out"] or given["runs"])
+    out, names = Path(given["out"] or given["runs"]), chosen()
+    for name in ("quick", "report"):
+        if given[name] and len(names) < len(NAMES):
+            raise FlagError(f"--{name}: cannot be combined with --studies; leave out one of them")
     if not given["report"]:
-        names = chosen()
-        if given["quick"] and len(names) < len(NAMES):
-            raise FlagError("--quick: is of one study; leave out --studies, or --quick")
         measure([QUICK] if given["quick"] else [STUDIES[name] for name in names if name in STUDIES], given, out)
         if plans.NAME in names and not given["quick"]:
             plan(given, out)
@@ -105,10 +106,12 @@ def plan(given, out):
 
 def measure(studies, given, out):
     """Runs all cells that have not their lines yet, seeds side by side, the arms of a seed one after the other."""
-    jobs = given["jobs"] or os.cpu_count()
-    threads = str(max(1, os.cpu_count() // jobs))
+    jobs = given["jobs"] or cores()
+    threads = str(max(1, cores() // jobs))
     place = place_of(given, {"TF_NUM_INTRAOP_THREADS": threads, "OMP_NUM_THREADS": threads})
     studies = [study for study in studies if at_hand(study.name, sets_of(study), place)]
+    if not studies:
+        return
     model_dir.writable_folder(out)
     lists.write(studies, place)
     before, stopped = known(out), Event()

@@ -2,15 +2,15 @@
 
 RUNS/<study>/<arm>/seed-<n>/        a model_dir
 RUNS/<study>/<arm>/seed-<n>.log     what its commands said
-RUNS/<study>/<arm>/seed-<n>.json    whether it is trained, with which flags, and how long that took
+RUNS/<study>/<arm>/seed-<n>.json    whether it is trained, from which flags (a hash), and how long that took
 RUNS/lists/                         lists of parts of picture sets
 """
 
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
-import os
 import platform
 import time
 from collections.abc import Iterator
@@ -19,6 +19,8 @@ from pathlib import Path
 from threading import Event
 
 from data.errors import UserError
+from data.flagfiles import expanded
+from data.processors import cores
 from evidence.study import DATA, LISTS, RUNS, SEED, Arm, Study
 from la_tf import commands, model_dir, results
 
@@ -90,12 +92,15 @@ class Cell:
             for name, flags in self.study.evaluations_of(self.arm).items()
         }
 
+    def settings(self, evaluation: str | None = None) -> str:
+        """Returns a hash of all flags of its run, or of an evaluation of it: those in flagfiles, too."""
+        start = [self.start.settings()] if self.start else []
+        return digest([*start, *self.training, *self.evaluations.get(evaluation, ())])
+
     def is_of(self, line: dict) -> bool:
         """Whether a line of results is of this cell as it is meant now: trained and judged with the same flags."""
         evaluation = line["cell"]["evaluation"]
-        wanted = [f"--figure={DENSITY}"] if evaluation == DENSITY else []
-        command = [flag for flag in line["command"] if flag not in wanted]
-        return line["cell"]["train"] == self.training and command == self.evaluations.get(evaluation)
+        return evaluation in self.evaluations and line["cell"]["settings"] == self.settings(evaluation)
 
     def run(self, place: Place, lines: dict, stopped: Event | None = None) -> Iterator[dict]:
         """Trains and judges it, but for what is done; yields the new lines of results as they come.
@@ -114,7 +119,8 @@ class Cell:
             judge = _density if name == DENSITY else _judged
             line = judge(place, self, self.evaluations[name])
             facts = {"study": self.study.name, "arm": self.arm.name, "seed": self.seed, "evaluation": name}
-            facts |= {"train": self.training, "train_seconds": seconds, "machine": machine()}
+            facts |= {"train": self.training, "settings": self.settings(name)}
+            facts |= {"train_seconds": seconds, "machine": machine()}
             yield line | {"cell": facts}
 
     def train(self, place: Place) -> float | None:
@@ -126,9 +132,10 @@ class Cell:
         start = self.start.train(place) if self.start else 0.0
         folder = Path(place.real(self.folder))
         kept = folder.with_suffix(".json")
-        new = {"flags": self.training, "seconds": 0.0, "finished": False}
-        state = json.loads(kept.read_text()) if kept.exists() else new
-        if state["flags"] != self.training:
+        state = {"settings": self.settings(), "seconds": 0.0, "finished": False}
+        if kept.exists() and folder.is_dir():  # a run that was moved away or deleted is trained anew
+            state = json.loads(kept.read_text())
+        if state["settings"] != self.settings():
             raise UserError(f"{folder}: was trained with other flags than the study's now; move it away")
         if not state["finished"]:
             state["seconds"] = self._trained(place, folder, kept, state)
@@ -181,12 +188,17 @@ def _density(place, cell, flags):
         "protocol": DENSITY,
         "settings": {"bank": found["bank"], "ranks": found["ranks"]},
         "split": "train",
-        "selected_on": "none",
+        "selected_on": "nothing",
         "results": {part: found[part]["mean"] for part in ("local", "background")},
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - started, 1),
         "command": flags,
     }
+
+
+def digest(flags):
+    """Returns a hash, 12 hex digits, of flags and of what the flagfiles among them hold."""
+    return hashlib.sha256(json.dumps(expanded(flags)[0]).encode()).hexdigest()[:12]
 
 
 def machine():
@@ -196,4 +208,4 @@ def machine():
     if info.exists():
         told = (line.partition(":") for line in info.read_text().splitlines())
         cpu = next((value.strip() for name, _, value in told if name.strip() == "model name"), cpu)
-    return f"{os.cpu_count()} cores, {cpu}"
+    return f"{cores()} cores, {cpu}"

@@ -5,13 +5,15 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 from statistics import mean, stdev
+from typing import NamedTuple
 
 import numpy as np
 from tabulate import tabulate
 
+from data.errors import UserError
 from evidence import plans
 from evidence.cells import Cell
-from evidence.study import Comparison, Measure, Study
+from evidence.study import Measure, Study
 from la_tf import intervals, outcomes, results
 
 LEAST_SEEDS = 4  # with two an interval misses the truth twice as often as it says (see its tests); four are well off
@@ -83,25 +85,41 @@ def value(line, measure):
 def of(studies, lines):
     """Returns the page of `studies` from `lines` of results."""
     known = Lines(current(studies, lines))
-    parts = [in_short(studies, known), *(of_study(study, known) for study in studies), plans.section(known)]
-    return "\n".join([HEAD, *filter(None, parts)])
+    found = standing({study.name: differences(study, known) for study in studies})
+    parts = [in_short(studies, found), *(of_study(study, known, found[study.name]) for study in studies)]
+    return "\n".join([HEAD, *filter(None, parts), plans.section(known)])
 
 
-def in_short(studies, known):
-    """Returns the section that says what is decided; nothing where that is nothing."""
-    told = []
+def standing(found):
+    """Returns {study: [Difference]} with those marked that stand as one of all that have a verdict."""
+    judged = [each for differences in found.values() for each in differences if each.seeds >= LEAST_SEEDS]
+    stands = intervals.holm([each.interval.p_value for each in judged])
+    marked = {id(each): each._replace(stands=bool(one)) for each, one in zip(judged, stands, strict=True)}
+    return {study: [marked.get(id(each), each) for each in differences] for study, differences in found.items()}
+
+
+def in_short(studies, found):
+    """Returns the section that says what is decided, and of how many; nothing where there is no verdict."""
+    told, judged = [], [each for name in found for each in found[name] if each.seeds >= LEAST_SEEDS]
     for study in studies:
-        by_verdict = {}
-        for row in comparisons(study, known):
-            kind = row[5].partition(";")[0]
-            by_verdict.setdefault(kind, {}).setdefault(row[0], []).append(row[1])
-        named = [
-            f"{kind}: " + "; ".join(f"{says} ({' and '.join(measures)})" for says, measures in found.items())
-            for kind, found in sorted(by_verdict.items())
-            if kind != FEW
-        ]
-        told += [f"- {study.title}", *(f"  - {line}" for line in named)] if named else []
-    return "\n".join(["## In short\n", *told, ""]) if told else ""
+        by_expectation, open_ones = {}, 0
+        for each in found[study.name]:
+            if each.decided:
+                against = "" if each.interval.low > 0 else "**against**: "
+                by_expectation.setdefault(f"{against}{each.says}", []).append(f"{each.measure} {each.told}")
+            else:
+                open_ones += each.seeds >= LEAST_SEEDS
+        named = [f"{says}: {'; '.join(numbers)}" for says, numbers in by_expectation.items()]
+        named += [f"open: {open_ones}{' more' if named else ''}"] if open_ones else []
+        told += [f"- {study.title} (`{study.name}`)", *(f"  - {line}" for line in named)] if named else []
+    if not told:
+        return ""
+    decided, stand = sum(each.decided for each in judged), sum(each.stands for each in judged)
+    count = (
+        f"Of {len(judged)} differences {decided} are decided; {len(judged) / 20:.0f} would be by chance if there were "
+        f"none at all. {stand} of them, in bold, stand as one of all {len(judged)} (Holm's correction).\n"
+    )
+    return "\n".join(["## In short\n", count, *told, ""])
 
 
 def current(studies, lines):
@@ -118,21 +136,16 @@ def current(studies, lines):
     return [line for line in lines if not stale(line)]
 
 
-def of_study(study: Study, known: Lines):
+def of_study(study: Study, known: Lines, found: list[Difference]):
     """Returns the section of a study, or nothing where it has no line yet."""
     tables = [table for measures in study.tables if (table := of_measures(study, measures, known))]
     if not tables:
         return ""
     parts = [f"## {study.title}\n", f"{study.text} (`--studies={study.name}`)\n", *tables]
-    if found := comparisons(study, known):
-        head = ["expected", "measure", "difference", "95% interval", "seeds", "", "in the paper"]
-        parts.append(tabulate(found, head, "pipe", disable_numparse=True) + "\n")
+    if found:
+        head = ["expected", "measure", "difference", "95% interval", "seeds", "verdict", "in the paper"]
+        parts.append(tabulate(map(comparison_row, found), head, "pipe", disable_numparse=True) + "\n")
     return "\n".join([*parts, commands(study, known)])
-
-
-def comparisons(study, known):
-    """The rows of all comparisons of a study of which there is something to say."""
-    return [row for each in study.comparisons if (row := compared(study, each, known))]
 
 
 def of_measures(study, measures, known):
@@ -166,22 +179,57 @@ def spread(values, measure):
     return f"{scale * mean(values):.{digits}f}{deviation}"
 
 
-def compared(study: Study, wanted: Comparison, known: Lines):
-    """The row of a comparison; None where fewer than two seeds have both sides."""
-    more = study.measures[wanted.measure]
-    less = study.measures[wanted.less_measure or wanted.measure]
-    sides = (*study.place(wanted.more), more), (*study.place(wanted.less), less)
-    seeds, interval = difference(*sides, known)
-    if interval is None:
-        return None
-    scale, digits = (100, 1) if more.points else (1, 3)
-    shown = [signed(scale * x, digits) for x in (interval.mean, interval.low, interval.high)]
-    verdict = "decided" if interval.low > 0 else "decided: the other way round"
-    if seeds < LEAST_SEEDS:
-        verdict = FEW
-    elif not interval.decided:
-        verdict = f"open; {scale * intervals.detectable(interval):.{digits}f} would be seen"
-    return [wanted.says, wanted.measure, shown[0], f"{shown[1]} to {shown[2]}", str(seeds), verdict, wanted.paper]
+class Difference(NamedTuple):
+    """What came of a comparison: the interval of its paired differences. stands: also as one of all of the page."""
+
+    says: str
+    measure: str
+    paper: str
+    points: bool
+    seeds: int
+    interval: intervals.Interval
+    stands: bool = False
+
+    @property
+    def decided(self):
+        """Whether there is a verdict, for or against what is expected."""
+        return self.seeds >= LEAST_SEEDS and self.interval.decided
+
+    @property
+    def scale(self):
+        """What numbers are told in, and how many digits behind the point they have."""
+        return (100, 1) if self.points else (1, 3)
+
+    @property
+    def told(self):
+        """The mean, bold where it stands."""
+        scale, digits = self.scale
+        text = signed(scale * self.interval.mean, digits)
+        return f"**{text}**" if self.stands else text
+
+
+def differences(study: Study, known: Lines):
+    """Returns the Difference of each comparison of a study that at least two seeds have both sides of."""
+    found = []
+    for each in study.comparisons:
+        more, less = study.measures[each.measure], study.measures[each.less_measure or each.measure]
+        seeds, interval = difference((*study.place(each.more), more), (*study.place(each.less), less), known)
+        if interval is not None:
+            found.append(Difference(each.says, each.measure, each.paper, more.points, seeds, interval))
+    return found
+
+
+def comparison_row(found: Difference):
+    """The cells of a difference."""
+    scale, digits = found.scale
+    low, high = (signed(scale * end, digits) for end in (found.interval.low, found.interval.high))
+    verdict = FEW
+    if found.decided:
+        verdict = "decided" if found.interval.low > 0 else "decided against"
+        verdict = f"**{verdict}**" if found.stands else verdict
+    elif found.seeds >= LEAST_SEEDS:
+        verdict = f"open (80% power from {scale * intervals.detectable(found.interval):.{digits}f})"
+    return [found.says, found.measure, found.told, f"{low} to {high}", str(found.seeds), verdict, found.paper]
 
 
 def signed(number, digits):
@@ -193,8 +241,12 @@ def signed(number, digits):
 def difference(more, less, known):
     """How many seeds two (study, arm, measure) have in common, and the Interval of their paired difference.
 
-    None instead of it with fewer than two.
+    None instead of it with fewer than two. Raises UserError where they were judged on different pictures.
     """
+    sides = [known.of(study, arm, measure.evaluation) for study, arm, measure in (more, less)]
+    if len({line["dataset"]["test_hash"] for lines in sides for line in lines.values()}) > 1:
+        (study, arm, _), (other, other_arm, _) = more, less
+        raise UserError(f"{study}/{arm}, {other}/{other_arm}: judged on different pictures; measure one of them again")
     of_pictures = known.outcomes(*more), known.outcomes(*less)
     if all(of_pictures):
         seeds = sorted(of_pictures[0].keys() & of_pictures[1].keys())
@@ -226,7 +278,7 @@ def commands(study, known):
         for line in first:
             main = "la_tf.analyze" if line["protocol"] == "density" else "la_tf.evaluate"
             shown.append(f"python -m {main} {joined(line['command'])}")
-    told = f"{'; '.join(sorted(machines))} · {', '.join(sorted(versions))}"
+    told = f"of the first seed · {'; '.join(sorted(machines))} · {', '.join(sorted(versions))}"
     return f"<details><summary>commands · {told}</summary>\n\n```\n" + "\n".join(shown) + "\n```\n</details>\n"
 
 

@@ -7,7 +7,7 @@ import time
 
 from tabulate import tabulate
 
-from evidence.cells import machine
+from evidence.cells import digest, machine
 from evidence.study import DATA
 from la_tf import commands
 
@@ -17,10 +17,12 @@ IMAGES = 1_281_167
 SAMPLE = "imagenette224"  # photographs to measure with
 HEAD = """## What was not run
 
-Nothing here was run on a GPU, and nothing at the size of ImageNet: the paper's tables were not made again. What they
-would take on this machine is planned below, from steps measured here; `--plan` on a machine with GPUs says the same of
-those. The presets carry the paper's hyper-parameters, with 160 epochs (AlexNet) or 200. VGG16 is missing: a step of its
-128 pictures takes more than the 24 GB of this machine.
+Nothing at the size of ImageNet was run: the paper's tables were not made again. Nothing in `docs/RESULTS.md` was run on
+a GPU. `python -m la_tf.train --flagfile=resnet50.flags --dataset=... --plan` tells what a preset takes on a machine at
+hand, with GPUs or without.
+"""
+PLANNED = """Planned from steps measured on {machine}: the presets with the paper's hyper-parameters, 160 epochs
+(AlexNet) or 200. VGG16 is missing, because on a CPU a step of its 128 pictures takes more than 24 GB.
 """
 
 
@@ -37,14 +39,16 @@ def key(preset):
 def lines(place, known):
     """Yields the line of each preset that has none in `known` yet."""
     for preset in PRESETS:
-        if key(preset) in known:
+        settings = digest(flags(preset))
+        if key(preset) in known and known[key(preset)]["cell"]["settings"] == settings:
             continue
         started = time.monotonic()
         log = place.runs / NAME / f"{preset}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         found = commands.run("la_tf.train", *map(place.real, flags(preset)), log=log)
         plan = found["plan"]
-        facts = {"study": NAME, "arm": preset, "seed": 0, "evaluation": "plan", "train": flags(preset)}
+        facts = {"study": NAME, "arm": preset, "seed": 0, "evaluation": "plan"}
+        facts |= {"train": flags(preset), "settings": settings}
         yield {
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "protocol": "plan",
@@ -52,7 +56,7 @@ def lines(place, known):
             "dataset": {"spec": f"folder:{DATA}/{SAMPLE}", "train": plan["images"]},
             "settings": {"devices": plan["devices"]},
             "split": "train",
-            "selected_on": "none",
+            "selected_on": "nothing",
             "results": {
                 "steps": sum(plan["steps"].values()),
                 "step_seconds": plan["step_seconds"],
@@ -65,10 +69,10 @@ def lines(place, known):
 
 
 def section(known):
-    """Returns the section of the page, from the newest line of each preset; nothing where there is none."""
+    """Returns the section of the page: what was not run, and the newest plan of each preset that has one."""
     told = [(preset, known.by_key[key(preset)]) for preset in PRESETS if key(preset) in known.by_key]
     if not told:
-        return ""
+        return HEAD
     rows = [
         [
             preset,
@@ -84,5 +88,5 @@ def section(known):
     head = ["", "steps", "memory", "step of IR", "step of LA", "clustering", "whole run"]
     table = tabulate(rows, head, "pipe", colalign=("left", *["right"] * 6), disable_numparse=True)
     typed = "\n".join(f"python -m la_tf.train {' '.join(line['cell']['train'])}" for _, line in told)
-    where = "; ".join(sorted({line["cell"]["machine"] for _, line in told}))
-    return f"{HEAD}\n{table}\n\n<details><summary>commands · {where}</summary>\n\n```\n{typed}\n```\n</details>\n"
+    planned = PLANNED.format(machine="; ".join(sorted({line["cell"]["machine"] for _, line in told})))
+    return f"{HEAD}\n{planned}\n{table}\n\n<details><summary>commands</summary>\n\n```\n{typed}\n```\n</details>\n"

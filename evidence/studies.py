@@ -38,6 +38,11 @@ def tuned(percents):
     }
 
 
+def both(more, less, says, paper, measure):
+    """Returns a comparison by kNN, and one by the nearest neighbour, by which the paper judges its ablations."""
+    return Comparison(more, less, measure, says), Comparison(more, less, "nearest", says, paper)
+
+
 DIGITS = Study(
     name="digits",
     title="Methods on the digits",
@@ -72,22 +77,24 @@ DIGITS = Study(
     },
     tables=({**KNN, **CONV5}, DENSITIES, tuned(PERCENTS)),
     comparisons=(
-        Comparison("la", "ir", K20, "LA above IR"),
-        Comparison("la", "ir", K200, "LA above IR", paper="45.0 > 41.0 (ResNet-18, ImageNet)"),
+        Comparison("la", "ir", K20, "LA above IR", paper="45.0 > 41.0 (ResNet-18, ImageNet)"),
+        Comparison("la", "ir", K200, "LA above IR"),
         Comparison("la", "ir", "nearest", "LA above IR"),
-        Comparison("la", "dc", K20, "LA above DeepCluster"),
+        *both("la", "dc", "LA above DeepCluster", "", K20),
+        *both("la", "swav", "LA above SwAV", "", K20),
+        *both("supervised", "la", "the labels above LA", "", K20),
         Comparison("la", "ir", "linear, conv5", "LA above IR", paper="52.8 > 44.5"),
         Comparison("ir", "random", K200, "IR above an untrained network", paper="34.9 > 3.5 (AlexNet)"),
-        Comparison("la", "ir", "local density", "LA's local density above IR's", paper="yes (Figure 2)"),
+        Comparison("la", "ir", "local density", "LA's above IR's", paper="yes (Figure 2)"),
+        Comparison("la", "ir", "background density", "LA's above IR's", paper="about equal (Figure 2)"),
         *(
             comparison
             for p in PERCENTS
             for comparison in (
                 Comparison(
-                    "la", "la", f"{p}% of labels", f"LA, fine-tuned with {p}% of the labels, above from scratch",
-                    less_measure=f"{p}%, scratch",
+                    "la", "la", f"{p}% of labels", "LA, fine-tuned, above from scratch", less_measure=f"{p}%, scratch",
                 ),
-                Comparison("la", "ir", f"{p}% of labels", f"LA, fine-tuned with {p}% of the labels, above IR"),
+                Comparison("la", "ir", f"{p}% of labels", "LA above IR, fine-tuned"),
             )
         ),
     ),
@@ -119,18 +126,14 @@ def finer_and_coarser(m, coarse):
     }
 
 
-def both(more, less, says, paper, measure):
-    """Returns a comparison by kNN, and one by the nearest neighbour, by which the paper judges its ablations."""
-    return Comparison(more, less, measure, says), Comparison(more, less, "nearest", says, paper)
-
-
 def orderings(measure):
     """Returns what the paper's ablations (Tables 4 and 5, supplement Table 1) lead one to expect of these arms."""
     return (
         *both("la", "b-cluster", "B_i: nearest rows above clusters", "35.7 > 33.2", measure),
         *both("b-cluster", "b-all", "B_i: clusters above all rows", "33.2 > 30.2", measure),
         *both("la", "b-all", "B_i: nearest rows above all rows", "35.7 > 30.2", measure),
-        *both("la", "c-self", "C_i: clusters above the image alone", "35.7 > 33.9", measure),
+        *both("la", "c-self", "C_i: clusters above the image alone", "", measure),
+        *both("h1", "c-self", "C_i: one cluster above the image alone", "35.7 > 33.9", measure),
         *both("la", "c-nearest", "C_i: clusters far above the k' nearest", "35.7 > 0.1", measure),
         *both("la", "h1", "(H, m): (3, m) above (1, m)", "36.2 > 35.7", measure),
         *both("h10-3m", "h10", "(H, m): (10, 3m) above (10, m)", "37.9 > 36.1", measure),
@@ -145,7 +148,8 @@ CHOICES = Study(
         "As the quickstart, but of width 16, and each arm goes on for 40 epochs from the same 20 epochs of IR. The "
         "plain LA has B_i of the k = 256 nearest rows, C_i of H = 3 clusterings of m = 100. `b-cluster` makes B_i of "
         "three clusterings so coarse that it has about as many members; the k' of `c-nearest` is what a cluster holds. "
-        "The paper judges its ablations by the nearest neighbour (K = 1)."
+        "The paper's ablations of B_i and C_i have H = 1: here `h1` against `c-self` is as there, the others have "
+        "H = 3. The paper judges its ablations by the nearest neighbour (K = 1)."
     ),
     flags=("--flagfile=quickstart.flags", "--width=16", "--background_k=256", "--clusterings=3", "--clusters=100"),
     arms=(
@@ -171,11 +175,12 @@ CIFAR = Study(
     name="cifar10",
     title="LA, IR and LA's choices on 10,000 pictures of CIFAR-10",
     text=(
-        "At 16 px, a ResNet-10 of width 16. Every arm goes on for 15 epochs, at a falling learning rate, from the same "
-        "30 of IR, `ir` included; IR would rise further with more. The plain LA has k = 64, H = 3, m = 1,000. 2,000 "
-        "test pictures. C_i the image alone (`c-self`) against IR was asked when two of its seeds had been seen, H = 1 "
-        "against IR when four had. The scenes are 1,200 pictures of six kinds, to learn a readout of the frozen "
-        "network from, and 300 to test it by; the readout of CIFAR-10 is learned likewise."
+        "At 16 px, a ResNet-10 of width 16. Every arm goes on for 15 epochs, at a falling learning rate, from the "
+        "same 30 of IR, `ir` included; IR would rise further with more. The plain LA has k = 64, H = 3, m = 1,000. "
+        "2,000 test pictures. `h10-3m` has but 3.3 pictures a cluster. C_i the image alone (`c-self`) against IR was "
+        "asked when two of its seeds had been seen, H = 1 against IR when four had. The scenes are 1,200 pictures of "
+        "six kinds, to learn a readout of the frozen network from, and 300 to test it by; the readout of CIFAR-10 is "
+        "learned likewise."
     ),
     flags=(CIFAR_FOLDER, *CIFAR_RECIPE),
     arms=(
@@ -207,14 +212,15 @@ CIFAR = Study(
     comparisons=(
         Comparison("la", "ir", K200, "LA above IR", paper="45.0 > 41.0"),
         Comparison("la", "ir", "nearest", "LA above IR"),
-        *both("h1", "ir", "LA (H = 1) above IR", "", K200),
+        Comparison("h1", "ir", K200, "LA (H = 1) above IR", paper="45.0 > 41.0"),
+        Comparison("h1", "ir", "nearest", "LA (H = 1) above IR"),
         *both("c-self", "ir", "B_i alone (C_i the image alone) above IR", "", K200),
         Comparison("la", "ir", "linear, conv5", "LA above IR", paper="52.8 > 44.5"),
-        Comparison("la", "ir", "scenes, conv5", "LA above IR on scenes", paper="45.6 > 38.1 (Places)"),
-        Comparison("ir", "random", "scenes, conv5", "IR above an untrained network on scenes"),
-        Comparison("la", "ir", "local density", "LA's local density above IR's", paper="yes (Figure 2)"),
+        Comparison("la", "ir", "scenes, conv5", "LA above IR", paper="45.6 > 38.1 (Places)"),
+        Comparison("ir", "random", "scenes, conv5", "IR above an untrained network"),
+        Comparison("la", "ir", "local density", "LA's above IR's", paper="yes (Figure 2)"),
+        Comparison("la", "ir", "background density", "LA's above IR's", paper="about equal (Figure 2)"),
         *orderings(K200),
-        *both("h1", "c-self", "C_i: one cluster above the image alone", "", K200),
         *both("h1", "h10", "(H, m): (1, m) above (10, m)", "", K200),
     ),
 )  # fmt: skip
@@ -256,9 +262,10 @@ METHODS = Study(
     evaluations={name: flags for name, flags in CIFAR.evaluations.items() if name != "density"},
     tables=(CIFAR.tables[0] | {title: CIFAR.measures[title] for title in ("linear, conv5", "scenes, conv5")},),
     comparisons=(
-        Comparison("cifar10/la", "dc", K200, "LA above DeepCluster"),
+        *both("cifar10/la", "dc", "LA above DeepCluster", "", K200),
+        *both("cifar10/la", "swav", "LA above SwAV", "", K200),
         Comparison("cifar10/la", "dc", "linear, conv5", "LA above DeepCluster", paper="52.8 > 49.1"),
-        Comparison("supervised", "cifar10/la", K200, "the labels above LA"),
+        *both("supervised", "cifar10/la", "the labels above LA", "", K200),
     ),
 )
 

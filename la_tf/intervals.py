@@ -22,6 +22,13 @@ class Interval(NamedTuple):
         """Whether zero lies outside."""
         return self.low > 0 or self.high < 0
 
+    @property
+    def p_value(self):
+        """How probable a mean at least as far from zero is where the truth is zero (Student's t, both sides)."""
+        if not self.error:
+            return float(not self.mean)
+        return float(2 * stats.t.sf(abs(self.mean) / self.error, self.freedom))
+
 
 def of_seeds(values):
     """Returns the Interval of a mean of independent `values` `[S]` by Student's t; S >= 2."""
@@ -54,6 +61,19 @@ def of_seeds_and_pictures(scores):
     total = max(squares[0] + squares[1] - squares[2], squares[0], squares[1])
     freedom = total**2 / (np.square(squares) / freedoms).sum() if total else seeds - 1
     return _interval(mean, total / scores.size, min(freedom, seeds * pictures - 1))
+
+
+def holm(p_values):
+    """Returns for each of `p_values` whether it stands as one of all of them, `[n]` bool.
+
+    That any of those that stand is of a difference that does not exist has a probability of at most 5% (Holm 1979).
+    """
+    p_values = np.asarray(p_values, np.float64)
+    order = np.argsort(p_values)
+    fine = p_values[order] <= (1 - CONFIDENCE) / np.arange(len(order), 0, -1)
+    stands = np.empty(len(order), bool)
+    stands[order] = np.logical_and.accumulate(fine)  # the first that does not stand ends it
+    return stands
 
 
 def detectable(interval, power=0.8):

@@ -70,7 +70,12 @@ def print_table():
     if form not in table_formats.FORMATS:
         raise FlagError(f"--format={form}: choose one of {', '.join(table_formats.FORMATS)}")
     folders = folders_of(flags.FLAGS["runs"].value)
-    comparison = compare(name.upper(), results.read(folders))
+    records = results.read(folders)
+    if any("cell" in record for record in records):
+        raise FlagError(
+            "--runs: holds the lines of python -m evidence; name runs, such as runs/evidence/digits/la/seed-0"
+        )
+    comparison = compare(name.upper(), records)
     if not comparison.lines:
         print(f"table {comparison.name}: no result in --runs belongs into it: the paper's alone", file=sys.stderr)
     if comparison.superseded:

@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from threading import Event
 
 import pytest
@@ -43,6 +45,7 @@ def ran(monkeypatch):
         commands_run.append((main, *arguments))
         assert environment == {"OMP_NUM_THREADS": "1"}
         if main == "la_tf.train":
+            Path(arguments[-1].removeprefix("--model_dir=")).mkdir(parents=True, exist_ok=True)
             return {}
         folder = arguments[0].removeprefix("--model_dir=")
         given = (each.partition("=")[2] for each in arguments if each.startswith("--dataset"))
@@ -53,7 +56,7 @@ def ran(monkeypatch):
             "dataset": {"spec": next(given, "folder:/pictures/set"), "train": 10, "test": 5, "classes": 2, "own": True},
             "settings": {"number": next(numbers)},
             "split": "test",
-            "selected_on": "none",
+            "selected_on": "nothing",
             "results": {"top1": 0.5, "per_class": {"0": {"top1": 0.5}}},
             "versions": {},
         }
@@ -105,6 +108,39 @@ def test_what_was_done_with_other_flags_is_not_done(place, ran):
         [*Cell(trained, LA, 0).run(place, lines)]
 
 
+def test_a_run_that_was_moved_away_or_deleted_is_trained_anew(place, ran):
+    lines = {page.key(line): line for line in Cell(STUDY, LA, 0).run(place, {})}
+    for arm in (WARM, LA):
+        shutil.rmtree(place.real(Cell(STUDY, arm, 0).folder))
+    ran.clear()
+    assert [*Cell(STUDY, LA, 0).run(place, lines)] == [] == ran  # its numbers are there
+    del lines[Cell(STUDY, LA, 0).key("far")]
+    assert len([*Cell(STUDY, LA, 0).run(place, lines)]) == 1
+    assert [main for main, *_ in ran] == ["la_tf.train", "la_tf.train", "la_tf.evaluate"]
+    trained = replace(STUDY, flags=(*STUDY.flags, "--tau=0.2"))
+    for arm in (WARM, LA):
+        Path(place.real(Cell(STUDY, arm, 0).folder)).rename(place.runs / arm.name)
+    assert len([*Cell(trained, LA, 0).run(place, lines)]) == 2
+
+
+def test_what_a_flagfile_says_now_counts(place, ran, tmp_path):
+    flagfile = tmp_path / "a.flags"
+    flagfile.write_text("# A comment.\n--tau=0.1\n")
+    study = replace(STUDY, flags=(*STUDY.flags, f"--flagfile={flagfile}"))
+    (line, _) = Cell(study, LA, 0).run(place, {})
+    assert Cell(study, LA, 0).is_of(line)
+    flagfile.write_text("# Another comment.\n--tau=0.1\n")
+    assert Cell(study, LA, 0).is_of(line)
+    flagfile.write_text("--tau=0.2\n")
+    assert not Cell(study, LA, 0).is_of(line)
+
+
+def test_how_the_run_was_trained_that_it_starts_from_counts(place, ran):
+    (line, _) = Cell(STUDY, LA, 0).run(place, {})
+    longer = replace(STUDY, arms=(replace(WARM, flags=("--method=ir", "--epochs=4")), LA))
+    assert Cell(longer, LA, 0).training == line["cell"]["train"] and not Cell(longer, LA, 0).is_of(line)
+
+
 def test_nothing_is_begun_once_it_is_stopped(place, ran):
     stopped = Event()
     going = Cell(STUDY, LA, 0).run(place, {}, stopped)
@@ -131,7 +167,7 @@ def test_a_density_is_of_the_pictures_of_the_run(place, monkeypatch):
                     "split": "test",
                 }
                 line |= {"dataset": {"spec": f"folder:/pictures/{name}", "own": own}, "settings": {}, "results": {}}
-                results.append(folder, line | {"selected_on": "none", "versions": {}, "name": name})
+                results.append(folder, line | {"selected_on": "nothing", "versions": {}, "name": name})
         return {}
 
     monkeypatch.setattr(commands, "run", run)
@@ -150,14 +186,16 @@ def test_seconds_of_a_run_that_was_interrupted_add_up(place, monkeypatch):
     clock = itertools.count(0, 10)
     monkeypatch.setattr("evidence.cells.time.monotonic", lambda: next(clock))
 
+    folder = place.runs / "toy" / "warm" / "seed-0"
+
     def fails(main, *arguments, log, environment):
+        folder.mkdir(parents=True, exist_ok=True)
         raise UserError("killed")
 
     monkeypatch.setattr(commands, "run", fails)
     for _ in range(2):
         with pytest.raises(UserError):
             Cell(STUDY, WARM, 0).train(place)
-    folder = place.runs / "toy" / "warm" / "seed-0"
     kept = json.loads(folder.with_suffix(".json").read_text())
     assert (kept["seconds"], kept["finished"]) == (20.0, False)
     model_dir.claim(folder, {}, {}, {})  # la_tf.train may still begin there

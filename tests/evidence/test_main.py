@@ -69,6 +69,13 @@ def test_studies_whose_pictures_are_not_there_are_passed_over(tmp_path, capsys):
     )
 
 
+def test_without_pictures_nothing_is_made(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("LA_TF_DATA", raising=False)
+    given = {"runs": str(tmp_path / "runs"), "data": None, "seeds": None, "jobs": 1}
+    main.measure([STUDIES["cifar10-scaling"]], given, tmp_path / "out")
+    assert capsys.readouterr().err.count("\n") == 1 and not [*tmp_path.iterdir()]
+
+
 def test_the_quick_study_is_a_part_of_that_on_the_digits():
     whole = STUDIES["digits"]
     for arm in QUICK.arms:
@@ -102,7 +109,9 @@ def test_when_one_seed_fails_the_others_begin_nothing_more(jobs, most, tmp_path,
         (["--studies=none"], 2, "--studies=none: there is none; choose of digits"),
         (["--report"], 1, "there is no results.jsonl yet"),
         (["--quick", "--jobs=0"], 2, "--jobs=0: must be at least 1"),
-        (["--quick", "--studies=digits"], 2, "--quick: is of one study; leave out --studies"),
+        (["--quick", "--studies=digits"], 2, "--quick: cannot be combined with --studies; leave out one of them"),
+        (["--report", "--studies=digits"], 2, "--report: cannot be combined with --studies; leave out one of them"),
+        (["--report", "--studies=none"], 2, "--studies=none: there is none; choose of digits"),
         (["--seeds=0"], 2, "--seeds=0: must be at least 1"),
     ],
 )

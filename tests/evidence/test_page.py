@@ -4,8 +4,10 @@ import copy
 import dataclasses
 
 import numpy as np
+import pytest
 
-from evidence import page
+from data.errors import UserError
+from evidence import page, plans
 from evidence.cells import Cell
 from evidence.studies import STUDIES
 from evidence.study import Arm, Comparison, Measure, Study
@@ -39,16 +41,16 @@ def line(arm, seed, evaluation, found, time="2026-01-01T00:00:00+00:00", test=PI
         "time": time,
         "protocol": evaluation,
         "subject": {"seed": seed},
-        "dataset": {"spec": "digits", "train": 100, "test": test, "classes": 10},
+        "dataset": {"spec": "digits", "train": 100, "test": test, "classes": 10, "test_hash": "abc"},
         "settings": {},
         "split": "test",
-        "selected_on": "none",
+        "selected_on": "nothing",
         "results": found,
         "versions": {"tensorflow": "2.21.0"},
         "command": cell.evaluations[evaluation],
         "cell": {
             "study": "toy", "arm": arm, "seed": seed, "evaluation": evaluation, "train": cell.training,
-            "train_seconds": 60.0 * (1 + seed), "machine": "2 cores",
+            "settings": cell.settings(evaluation), "train_seconds": 60.0 * (1 + seed), "machine": "2 cores",
         },
     }  # fmt: skip
 
@@ -91,10 +93,10 @@ def test_comparisons_are_of_pairs_and_by_pictures_where_they_are_known():
     told -= np.array([[i < a for i in range(40)] for a in (30, 31, 29, 30)], float)
     interval = intervals.of_seeds_and_pictures(told)
     shown = f"{100 * interval.low:+.1f} to {100 * interval.high:+.1f}"
-    assert found["LA above IR"] == ["kNN", "+17.5", shown, "4", "decided", "45.0 > 41.0"]
+    assert found["LA above IR"] == ["kNN", "**+17.5**", shown, "4", "**decided**", "45.0 > 41.0"]
     # Differences 1, 0, 2, 1 points: mean 1, error sqrt(2 / 3) / 2 = 0.408, t(0.975, 3) = 3.1824: -0.30 to 2.30. Not
     # decided: with t(0.8, 3) = 0.9785 a difference of (3.1824 + 0.9785) 0.408 = 1.7 points would have been.
-    assert found["IR above LA"] == ["conv5", "+1.0", "-0.3 to +2.3", "4", "open; 1.7 would be seen", ""]
+    assert found["IR above LA"] == ["conv5", "+1.0", "-0.3 to +2.3", "4", "open (80% power from 1.7)", ""]
     assert "nobody knows" not in found
 
 
@@ -106,8 +108,31 @@ def test_ends_of_intervals_show_on_which_side_of_zero_they_are():
 def test_what_is_decided_stands_at_the_top():
     text = page.of([STUDY], LINES)
     short = text[text.index("## In short") : text.index("## A toy")]
-    told = ["- A toy", "  - decided: LA above IR (kNN)", "  - open: IR above LA (conv5)"]
-    assert short.split("\n")[2:5] == told
+    count, _, *told = short.split("\n")[2:7]
+    assert count.startswith("Of 2 differences 1 are decided; 0 would be") and "1 of them, in bold," in count
+    assert told == ["- A toy (`toy`)", "  - LA above IR: kNN **+17.5**", "  - open: 1 more"]
+
+
+def test_what_does_not_stand_as_one_of_all_is_not_bold():
+    """Differences 3, 1, 2, 2 points: mean 2, error sqrt(2 / 3) / 2: p = 0.016, which stands as one of 3, not of 4."""
+    tops = ((0.91, 0.81, 0.86, 0.85), (0.88, 0.80, 0.84, 0.83))
+    lines = [
+        line(arm, seed, "linear", {"conv5": {"top1": top1}})
+        for arm, of_arm in zip(("la", "ir"), tops, strict=True)
+        for seed, top1 in enumerate(of_arm)
+    ]
+    same = Comparison("la", "la", "conv5", "LA above itself")
+    for others, told in ((2, "**decided**"), (3, "decided")):
+        comparisons = (Comparison("la", "ir", "conv5", "LA above IR"), *[same] * others)
+        text = page.of([dataclasses.replace(STUDY, comparisons=comparisons)], lines)
+        assert rows(text)["LA above IR"][4] == told
+
+
+def test_results_of_different_pictures_are_not_compared():
+    others = copy.deepcopy(LINES)
+    others[0]["dataset"]["test_hash"] = "other"
+    with pytest.raises(UserError, match="toy/la, toy/ir: judged on different pictures"):
+        page.of([STUDY], others)
 
 
 def test_few_seeds_decide_nothing():
@@ -116,12 +141,10 @@ def test_few_seeds_decide_nothing():
 
 
 def test_lines_of_other_flags_are_not_told():
-    for flags_of in (lambda each: each["cell"]["train"], lambda each: each["command"]):
-        changed = copy.deepcopy(LINES)
-        for each in changed:
-            if page.key(each)[1:3] == ("la", 0):
-                flags_of(each).append("--tau=1")
-        assert rows(page.of([STUDY], changed))["la"][2] == "3"
+    trained = dataclasses.replace(STUDY, flags=("--dataset=digits", "--epochs=3"))
+    assert page.of([trained], LINES) == page.of([STUDY], [])
+    judged = dataclasses.replace(STUDY, evaluations=STUDY.evaluations | {"knn": ("--protocol=knn", "--neighbors=5")})
+    assert rows(page.of([judged], LINES))["la"][:2] == ["·", "85.0 ± 4.1"]
 
 
 def test_minutes_that_nobody_knows_are_left_out():
@@ -139,7 +162,7 @@ def test_a_difference_the_other_way_round_is_told_as_such():
         for each in LINES
         for _, arm, seed, evaluation in [page.key(each)]
     ]
-    assert rows(page.of([STUDY], swapped))["LA above IR"][4] == "decided: the other way round"
+    assert rows(page.of([STUDY], swapped))["LA above IR"][4] == "**decided against**"
 
 
 def test_of_a_cell_that_was_measured_twice_the_newer_counts():
@@ -153,7 +176,7 @@ def test_every_command_stands_on_the_page():
     assert f"python -m la_tf.train {given} --seed=0 --model_dir=$RUNS/toy/la/seed-0\n" in text
     assert "python -m la_tf.evaluate --model_dir=$RUNS/toy/ir/seed-0 --protocol=linear\n" in text
     assert f"la_tf.train {given} --method=ir --warm_start" not in text
-    assert page.of([STUDY], []) == page.HEAD
+    assert page.of([STUDY], []) == f"{page.HEAD}\n{plans.HEAD}"
 
 
 def test_what_a_run_starts_from_has_its_command_though_it_has_no_line():
@@ -161,7 +184,7 @@ def test_what_a_run_starts_from_has_its_command_though_it_has_no_line():
     study = dataclasses.replace(STUDY, arms=arms, comparisons=())
     cell = Cell(study, arms[1], 0)
     made = line("la", 0, "knn", right(36))
-    made["cell"]["train"] = cell.training
+    made["cell"] |= {"train": cell.training, "settings": cell.settings("knn")}
     text = page.of([study], [made])
     started = text.index("python -m la_tf.train --dataset=digits --epochs=2 --method=ir --seed=0")
     assert started < text.index("--warm_start=$RUNS/toy/warm/seed-0")

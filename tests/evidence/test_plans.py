@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from evidence import page, plans
-from evidence.cells import Place
+from evidence.cells import Place, digest
 from la_tf import commands
 
 PLAN = {
@@ -25,7 +25,9 @@ def test_each_preset_is_planned_once_for_imagenet_and_told(monkeypatch, tmp_path
 
     monkeypatch.setattr(commands, "run", run)
     place = Place(tmp_path, "/pictures", {})
-    lines = [*plans.lines(place, {plans.key("alexnet"): {}})]
+    known = {"alexnet": digest(plans.flags("alexnet")), "resnet18": "of other flags"}
+    known = {plans.key(preset): {"cell": {"settings": settings}} for preset, settings in known.items()}
+    lines = [*plans.lines(place, known)]
     assert [page.key(line)[1] for line in lines] == ["resnet18", "resnet50"]
     assert asked[0] == (
         "la_tf.train", "--flagfile=resnet18.flags", "--dataset=folder:/pictures/imagenette224", "--plan",

@@ -95,6 +95,23 @@ def test_a_difference_of_the_detectable_size_is_decided_as_often_as_said():
     assert 0.74 < decided < 0.88
 
 
+def test_how_probable_a_mean_is_by_chance():
+    # Mean 4, error 1.1547: t = 3.4641 with two degrees of freedom, p = 1 - t / sqrt(2 + t^2).
+    found = intervals.of_seeds([2, 4, 6])
+    assert found.p_value == pytest.approx(1 - 3.4641016 / np.sqrt(2 + 12))
+    assert intervals.of_seeds([-2, -4, -6]).p_value == pytest.approx(found.p_value)
+    assert (intervals.of_seeds([0, 0]).p_value, intervals.of_seeds([1, 1]).p_value) == (1, 0)
+
+
+def test_what_stands_as_one_of_all():
+    # Bounds 0.05 / 4, / 3, / 2, / 1 for the smallest to the largest; what comes behind one that fails fails, too.
+    assert intervals.holm([0.012, 0.2, 0.016, 0.03]).tolist() == [True, False, True, False]
+    assert intervals.holm([0.013, 0.0, 0.001, 0.014]).tolist() == [True, True, True, True]
+    assert intervals.holm([0.02, 0.013, 0.03]).tolist() == [True, True, True]
+    assert intervals.holm([0.02, 0.02, 0.03]).tolist() == [False, False, False]
+    assert intervals.holm([]).tolist() == []
+
+
 def test_one_seed_has_no_interval():
     with pytest.raises(ValueError):
         intervals.of_seeds([1.0])
