@@ -7,9 +7,9 @@ from data.errors import FlagError
 from la_tf.config import interval
 from models.backbone import smallest_input
 
-# The paper's sizes on ImageNet: m = 30,000 is 42.7 images a cluster, k = 4096 is 0.32% of N. Where N is smaller, so are
-# the clusters that are worth it: of 10,000 pictures of CIFAR-10 about 10 images (one seed; WORKSPACE.md), so m grows
-# as N^0.7, which goes through both. The smaller clusters are, the more LA is IR.
+# The paper's sizes on ImageNet: m = 30,000 is 42.7 images a cluster, k = 4096 is 0.32% of N. Of the digits, N = 1,437,
+# smaller clusters do better; of 10,000 pictures of CIFAR-10 and fewer that is open (docs/RESULTS.md). So m grows as
+# N^0.7, which goes through the paper's m and leaves at least 8. The smaller clusters are, the more LA is IR.
 IMAGENET_SIZE = 1_281_167
 IMAGES_PER_CLUSTER, CLUSTER_GROWTH, LEAST_IN_CLUSTER = 42.7, 0.3, 8
 BACKGROUND_SHARE = 0.0032

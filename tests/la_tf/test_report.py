@@ -15,7 +15,7 @@ from la_tf import results
 from la_tf.comparison import compare
 from la_tf.paper_tables import TABLES
 from la_tf.table_formats import csv_lines, latex, markdown
-from tests.programs import run
+from tests.programs import ROOT, run
 
 LA = {
     "background": "knn", "background_k": 128, "background_clusterings": 3, "background_clusters": 34,
@@ -504,6 +504,7 @@ def test_the_main_writes_a_file_and_says_when_the_paper_is_alone(runs):
     [
         (["--table=6", "--runs=x"], 2, "error: --table=6: choose one of 1, 2, 3, 4, 5, S1, S2, S3\n"),
         (["--table=1", "--runs=nowhere"], 1, "error: nowhere: there is no such folder; "),
+        (["--table=1", f"--runs={ROOT / 'docs'}"], 2, "error: --runs: holds the lines of python -m evidence; "),
     ],
 )
 def test_exit_codes(flags, code, message):
