@@ -22,7 +22,7 @@ from data.processors import cores
 from data.reading import pictures_in_memory, readable, resize, small_pictures, small_size, steady
 from data.sources import Split
 
-BATCHES_AT_ONCE = 16  # at most, of small pictures in memory: each call keeps a whole batch
+BATCHES_FROM_MEMORY = 16  # made at once, at most: each call keeps a whole batch
 # Nothing in here needs AutoGraph, whose conversion would cost a second at every start.
 _as_it_is = tf.autograph.experimental.do_not_convert
 
@@ -201,7 +201,7 @@ def _batches(split, steps, image_size, of_batch, of_one, several, workers):
             first = tf.gather(rows, tf.argmax(valid))
             return contract(of_batch(tf.gather(pictures, tf.where(valid, rows, first)), numbers), rows, valid)
 
-        batches = steps.map(batch, num_parallel_calls=workers or min(cores(), BATCHES_AT_ONCE))
+        batches = steps.map(batch, num_parallel_calls=workers or min(cores(), BATCHES_FROM_MEMORY))
     elif size is not None:
 
         @_as_it_is

@@ -100,7 +100,7 @@ class Cell:
     def is_of(self, line: dict) -> bool:
         """Whether a line of results is of this cell as it is meant now: trained and judged with the same flags."""
         evaluation = line["cell"]["evaluation"]
-        return evaluation in self.evaluations and line["cell"]["settings"] == self.settings(evaluation)
+        return evaluation in self.evaluations and line["cell"].get("settings") == self.settings(evaluation)
 
     def run(self, place: Place, lines: dict, stopped: Event | None = None) -> Iterator[dict]:
         """Trains and judges it, but for what is done; yields the new lines of results as they come.
@@ -135,7 +135,7 @@ class Cell:
         state = {"settings": self.settings(), "seconds": 0.0, "finished": False}
         if kept.exists() and folder.is_dir():  # a run that was moved away or deleted is trained anew
             state = json.loads(kept.read_text())
-        if state["settings"] != self.settings():
+        if state.get("settings") != self.settings():
             raise UserError(f"{folder}: was trained with other flags than the study's now; move it away")
         if not state["finished"]:
             state["seconds"] = self._trained(place, folder, kept, state)

@@ -36,11 +36,15 @@ def key(preset):
     return (NAME, preset, 0, "plan")
 
 
+def is_of(preset, line):
+    """Whether a line, or None, is the plan of a preset as it is now."""
+    return line is not None and line["cell"].get("settings") == digest(flags(preset))
+
+
 def lines(place, known):
-    """Yields the line of each preset that has none in `known` yet."""
+    """Yields the line of each preset that has none in `known` yet, or one of other flags."""
     for preset in PRESETS:
-        settings = digest(flags(preset))
-        if key(preset) in known and known[key(preset)]["cell"]["settings"] == settings:
+        if is_of(preset, known.get(key(preset))):
             continue
         started = time.monotonic()
         log = place.runs / NAME / f"{preset}.log"
@@ -48,7 +52,7 @@ def lines(place, known):
         found = commands.run("la_tf.train", *map(place.real, flags(preset)), log=log)
         plan = found["plan"]
         facts = {"study": NAME, "arm": preset, "seed": 0, "evaluation": "plan"}
-        facts |= {"train": flags(preset), "settings": settings}
+        facts |= {"train": flags(preset), "settings": digest(flags(preset))}
         yield {
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "protocol": "plan",
@@ -70,7 +74,8 @@ def lines(place, known):
 
 def section(known):
     """Returns the section of the page: what was not run, and the newest plan of each preset that has one."""
-    told = [(preset, known.by_key[key(preset)]) for preset in PRESETS if key(preset) in known.by_key]
+    newest = ((preset, known.by_key.get(key(preset))) for preset in PRESETS)
+    told = [(preset, line) for preset, line in newest if is_of(preset, line)]
     if not told:
         return HEAD
     rows = [

@@ -38,7 +38,7 @@ def tuned(percents):
     }
 
 
-def both(more, less, says, paper, measure):
+def both(more, less, says, measure, paper=""):
     """Returns a comparison by kNN, and one by the nearest neighbour, by which the paper judges its ablations."""
     return Comparison(more, less, measure, says), Comparison(more, less, "nearest", says, paper)
 
@@ -80,13 +80,15 @@ DIGITS = Study(
         Comparison("la", "ir", K20, "LA above IR", paper="45.0 > 41.0 (ResNet-18, ImageNet)"),
         Comparison("la", "ir", K200, "LA above IR"),
         Comparison("la", "ir", "nearest", "LA above IR"),
-        *both("la", "dc", "LA above DeepCluster", "", K20),
-        *both("la", "swav", "LA above SwAV", "", K20),
-        *both("supervised", "la", "the labels above LA", "", K20),
+        *both("la", "dc", "LA above DeepCluster", K20),
+        *both("la", "swav", "LA above SwAV", K20),
+        *both("supervised", "la", "the labels above LA", K20),
         Comparison("la", "ir", "linear, conv5", "LA above IR", paper="52.8 > 44.5"),
-        Comparison("ir", "random", K200, "IR above an untrained network", paper="34.9 > 3.5 (AlexNet)"),
-        Comparison("la", "ir", "local density", "LA's above IR's", paper="yes (Figure 2)"),
-        Comparison("la", "ir", "background density", "LA's above IR's", paper="about equal (Figure 2)"),
+        Comparison("ir", "random", K20, "IR above an untrained network", paper="34.9 > 3.5 (AlexNet)"),
+        Comparison("la", "ir", "local density", "LA's density above IR's", paper="yes (Figure 2)"),
+        Comparison(
+            "la", "ir", "background density", "LA's density above IR's (in the paper about equal)", paper="Figure 2"
+        ),
         *(
             comparison
             for p in PERCENTS
@@ -129,15 +131,15 @@ def finer_and_coarser(m, coarse):
 def orderings(measure):
     """Returns what the paper's ablations (Tables 4 and 5, supplement Table 1) lead one to expect of these arms."""
     return (
-        *both("la", "b-cluster", "B_i: nearest rows above clusters", "35.7 > 33.2", measure),
-        *both("b-cluster", "b-all", "B_i: clusters above all rows", "33.2 > 30.2", measure),
-        *both("la", "b-all", "B_i: nearest rows above all rows", "35.7 > 30.2", measure),
-        *both("la", "c-self", "C_i: clusters above the image alone", "", measure),
-        *both("h1", "c-self", "C_i: one cluster above the image alone", "35.7 > 33.9", measure),
-        *both("la", "c-nearest", "C_i: clusters far above the k' nearest", "35.7 > 0.1", measure),
-        *both("la", "h1", "(H, m): (3, m) above (1, m)", "36.2 > 35.7", measure),
-        *both("h10-3m", "h10", "(H, m): (10, 3m) above (10, m)", "37.9 > 36.1", measure),
-        *both("h1", "h1-coarse", "(1, m) above clusters of 43", "", measure),
+        *both("la", "b-cluster", "B_i: nearest rows above clusters", measure, "35.7 > 33.2"),
+        *both("b-cluster", "b-all", "B_i: clusters above all rows", measure, "33.2 > 30.2"),
+        *both("la", "b-all", "B_i: nearest rows above all rows", measure, "35.7 > 30.2"),
+        *both("la", "c-self", "C_i: clusters above the image alone", measure),
+        *both("h1", "c-self", "C_i: one cluster above the image alone", measure, "35.7 > 33.9"),
+        *both("la", "c-nearest", "C_i: clusters far above the k' nearest", measure, "35.7 > 0.1"),
+        *both("la", "h1", "(H, m): (3, m) above (1, m)", measure, "36.2 > 35.7"),
+        *both("h10-3m", "h10", "(H, m): (10, 3m) above (10, m)", measure, "37.9 > 36.1"),
+        *both("h1", "h1-coarse", "(1, m) above clusters of 43", measure),
     )
 
 
@@ -214,14 +216,16 @@ CIFAR = Study(
         Comparison("la", "ir", "nearest", "LA above IR"),
         Comparison("h1", "ir", K200, "LA (H = 1) above IR", paper="45.0 > 41.0"),
         Comparison("h1", "ir", "nearest", "LA (H = 1) above IR"),
-        *both("c-self", "ir", "B_i alone (C_i the image alone) above IR", "", K200),
+        *both("c-self", "ir", "B_i alone (C_i the image alone) above IR", K200),
         Comparison("la", "ir", "linear, conv5", "LA above IR", paper="52.8 > 44.5"),
         Comparison("la", "ir", "scenes, conv5", "LA above IR", paper="45.6 > 38.1 (Places)"),
         Comparison("ir", "random", "scenes, conv5", "IR above an untrained network"),
-        Comparison("la", "ir", "local density", "LA's above IR's", paper="yes (Figure 2)"),
-        Comparison("la", "ir", "background density", "LA's above IR's", paper="about equal (Figure 2)"),
+        Comparison("la", "ir", "local density", "LA's density above IR's", paper="yes (Figure 2)"),
+        Comparison(
+            "la", "ir", "background density", "LA's density above IR's (in the paper about equal)", paper="Figure 2"
+        ),
         *orderings(K200),
-        *both("h1", "h10", "(H, m): (1, m) above (10, m)", "", K200),
+        *both("h1", "h10", "(H, m): (1, m) above (10, m)", K200, "35.7 < 36.1"),
     ),
 )  # fmt: skip
 
@@ -262,10 +266,10 @@ METHODS = Study(
     evaluations={name: flags for name, flags in CIFAR.evaluations.items() if name != "density"},
     tables=(CIFAR.tables[0] | {title: CIFAR.measures[title] for title in ("linear, conv5", "scenes, conv5")},),
     comparisons=(
-        *both("cifar10/la", "dc", "LA above DeepCluster", "", K200),
-        *both("cifar10/la", "swav", "LA above SwAV", "", K200),
+        *both("cifar10/la", "dc", "LA above DeepCluster", K200),
+        *both("cifar10/la", "swav", "LA above SwAV", K200),
         Comparison("cifar10/la", "dc", "linear, conv5", "LA above DeepCluster", paper="52.8 > 49.1"),
-        *both("supervised", "cifar10/la", "the labels above LA", "", K200),
+        *both("supervised", "cifar10/la", "the labels above LA", K200),
     ),
 )
 
@@ -295,10 +299,11 @@ WARMUP = Study(
         for more, less, says in (
             ("la-20", "la-2", "20 epochs of IR above 2"),
             ("la-20", "la-5", "20 epochs of IR above 5"),
+            ("la-20", "la-10", "20 epochs of IR above 10"),
             ("la-20", "la-40", "20 epochs of IR above 40"),
             ("la-20", "ir", "LA above IR"),
         )
-        for each in both(more, less, says, "", K20)
+        for each in both(more, less, says, K20)
     ),
 )  # fmt: skip
 
@@ -334,9 +339,9 @@ CIFAR_DEPTH = Study(
     evaluations=CONFIRMED.evaluations,
     tables=CONFIRMED.tables,
     comparisons=(
-        *both("h1", "cifar10/h1", "LA: ResNet-18 above ResNet-10", "", K200),
-        *both("ir", "cifar10/ir", "IR: ResNet-18 above ResNet-10", "", K200),
-        *both("h1", "ir", "LA above IR, ResNet-18", "", K200),
+        *both("h1", "cifar10/h1", "LA: ResNet-18 above ResNet-10", K200),
+        *both("ir", "cifar10/ir", "IR: ResNet-18 above ResNet-10", K200),
+        *both("h1", "ir", "LA above IR, ResNet-18", K200),
     ),
 )
 
@@ -384,7 +389,7 @@ SCALING = Study(
             (f"{size}-la-7", f"{size}-la-43", f"N = {size:,}: clusters of 7 above clusters of 43"),
             (f"{size}-la-7", f"{size}-ir", f"N = {size:,}: LA above IR"),
         )
-        for each in both(more, less, says, "", K50)
+        for each in both(more, less, says, K50)
     ),
 )  # fmt: skip
 
@@ -414,9 +419,9 @@ IMAGENETTE = Study(
     evaluations={**SCALING.evaluations, **CONV5_ALONE},
     tables=(SCALING.tables[0] | CONV5,),
     comparisons=(
-        *both("la", "ir", "LA above IR", "", K50),
+        *both("la", "ir", "LA above IR", K50),
         Comparison("la", "ir", "linear, conv5", "LA above IR", paper="52.8 > 44.5 (ResNet-18, ImageNet)"),
-        *both("ir", "random", "IR above an untrained network", "", K50),
+        *both("ir", "random", "IR above an untrained network", K50),
     ),
 )  # fmt: skip
 

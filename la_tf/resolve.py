@@ -9,7 +9,7 @@ from models.backbone import smallest_input
 
 # The paper's sizes on ImageNet: m = 30,000 is 42.7 images a cluster, k = 4096 is 0.32% of N. Of the digits, N = 1,437,
 # smaller clusters do better; of 10,000 pictures of CIFAR-10 and fewer that is open (docs/RESULTS.md). So m grows as
-# N^0.7, which goes through the paper's m and leaves at least 8. The smaller clusters are, the more LA is IR.
+# N^0.7, which goes through the paper's m; a cluster keeps at least 8. The smaller clusters are, the more LA is IR.
 IMAGENET_SIZE = 1_281_167
 IMAGES_PER_CLUSTER, CLUSTER_GROWTH, LEAST_IN_CLUSTER = 42.7, 0.3, 8
 BACKGROUND_SHARE = 0.0032

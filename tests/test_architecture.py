@@ -154,6 +154,16 @@ def test_top_level_imports_of_the_mains_reach_no_tensorflow():
             assert [line for line in reached(main, set()) if " imports " in line] == []
 
 
+def test_pipelines_are_tuned_by_nobody():
+    """Their options are made in one place (`data.reading.steady`); nothing is left to TensorFlow's tuning."""
+    attributes = {
+        name: {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)} for name, tree in MODULES.items()
+    }
+    assert [name for name, found in attributes.items() if "AUTOTUNE" in found] == []
+    made = [name for name, found in attributes.items() if found & {"with_options", "Options"}]
+    assert made == ["data.reading"]
+
+
 CODE_FROM_FILES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml"}  # loading runs it
 CODE_FROM_TEXT = {"eval", "exec", "compile", "__import__"}
 CODE_IN_GRAPHS = {"py_function", "numpy_function", "py_func", "enable_unsafe_deserialization"}

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from data.errors import FlagError, UserError
+from data.reading import steady
 from data.voc import open_set
+from detection import input
 from detection.config import DataOptions
 from detection.input import TrainingPictures, evaluation_batches
 from tests.data.voc_folders import some_pictures, write_devkit
@@ -54,6 +56,15 @@ def test_sides_are_within_their_limits(tmp_path, size, wanted):
     np.testing.assert_allclose(
         batch["boxes_xyxy"][0, 0], [1 * by[1], 2 * by[0], 11 * by[1] - 1, 18 * by[0] - 1], rtol=1e-5
     )
+
+
+def test_nothing_is_left_to_tensorflows_tuning(devkit, monkeypatch):
+    """Its thread can keep whoever ends a pipeline waiting for a minute."""
+    seen = []
+    monkeypatch.setattr(input, "steady", lambda batches: seen.append(steady(batches)) or seen[-1])
+    next(training(devkit).batches())
+    next(evaluation_batches(open_set(str(devkit), "train"), options(devkit)))
+    assert [batches.options().autotune.enabled for batches in seen] == [False, False]
 
 
 def test_boxes_stay_on_their_objects_when_mirrored(tmp_path):

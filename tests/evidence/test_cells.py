@@ -135,6 +135,16 @@ def test_what_a_flagfile_says_now_counts(place, ran, tmp_path):
     assert not Cell(study, LA, 0).is_of(line)
 
 
+def test_what_does_not_say_what_it_was_made_with_does_not_count(place, ran):
+    (line, _) = Cell(STUDY, LA, 0).run(place, {})
+    del line["cell"]["settings"]
+    assert not Cell(STUDY, LA, 0).is_of(line)
+    kept = place.runs / "toy" / "la" / "seed-0.json"
+    kept.write_text(json.dumps({"seconds": 1.0, "finished": True}))
+    with pytest.raises(UserError, match="la/seed-0: was trained with other flags"):
+        Cell(STUDY, LA, 0).train(place)
+
+
 def test_how_the_run_was_trained_that_it_starts_from_counts(place, ran):
     (line, _) = Cell(STUDY, LA, 0).run(place, {})
     longer = replace(STUDY, arms=(replace(WARM, flags=("--method=ir", "--epochs=4")), LA))

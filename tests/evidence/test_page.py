@@ -109,7 +109,10 @@ def test_what_is_decided_stands_at_the_top():
     text = page.of([STUDY], LINES)
     short = text[text.index("## In short") : text.index("## A toy")]
     count, _, *told = short.split("\n")[2:7]
-    assert count.startswith("Of 2 differences 1 are decided; 0 would be") and "1 of them, in bold," in count
+    assert count.startswith(
+        "Of 2 differences 1 are decided; if nothing differed, about 0.1 would be called so by chance."
+    )
+    assert "1, in bold, remain decided after a correction for all 2" in count
     assert told == ["- A toy (`toy`)", "  - LA above IR: kNN **+17.5**", "  - open: 1 more"]
 
 

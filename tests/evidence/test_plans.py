@@ -37,6 +37,8 @@ def test_each_preset_is_planned_once_for_imagenet_and_told(monkeypatch, tmp_path
     assert "| resnet18 | 2,000,000 |" in " ".join(text.split())
     assert "7.9 GB | 14.8 s | 17.7 s | 2.0 h | 489 days |" in " ".join(text.split())
     assert "python -m la_tf.train --flagfile=resnet50.flags --dataset=folder:$LA_TF_DATA/imagenette224" in text
+    older = dict(lines[0]["cell"], settings="of other flags")
+    assert "| resnet18 |" not in page.of([], [lines[0] | {"cell": older}, lines[1]])
     assert "/pictures" not in text and "What was not run" in text
 
 
