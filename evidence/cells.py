@@ -129,21 +129,41 @@ class Cell:
         None where they are not known, for a training was killed without a word. Raises UserError where there is a run
         that was trained with other flags.
         """
-        start = self.start.train(place) if self.start else 0.0
-        folder = Path(place.real(self.folder))
-        kept = folder.with_suffix(".json")
-        state = {"settings": self.settings(), "seconds": 0.0, "finished": False}
-        if kept.exists() and folder.is_dir():  # a run that was moved away or deleted is trained anew
-            state = json.loads(kept.read_text())
-        if state.get("settings") != self.settings():
-            raise UserError(f"{folder}: was trained with other flags than the study's now; move it away")
-        if not state["finished"]:
-            state["seconds"] = self._trained(place, folder, kept, state)
-        known = None not in (start, state["seconds"])
-        return round(start + state["seconds"], 1) if known else None
+        state = self._state(place)
+        if not (state["finished"] and self._model_dir(place).is_dir()):
+            if self.start:
+                self.start.train(place)
+            self._train(place, state)
+        return self._seconds(place)
 
-    def _trained(self, place, folder, kept, state):
-        """Trains it, and keeps that and the seconds of all goes at it in the file `kept`; returns them."""
+    def _model_dir(self, place):
+        return Path(place.real(self.folder))
+
+    def _state(self, place):
+        """What is kept of its run; that of a new one where there is none, or it was deleted before it had finished."""
+        if self.start:
+            self.start._state(place)  # raises, first
+        folder = self._model_dir(place)
+        kept = folder.with_suffix(".json")
+        state = json.loads(kept.read_text()) if kept.exists() else {}
+        fits = state.get("settings") == self.settings()
+        if not fits and state and folder.is_dir():
+            raise UserError(f"{folder}: was trained with other flags than the study's now; move it away")
+        if fits and (state["finished"] or folder.is_dir()):
+            return state
+        return {"settings": self.settings(), "seconds": 0.0, "finished": False}
+
+    def _seconds(self, place):
+        """The seconds of its training and of what it starts from, as far as these are known."""
+        own, start = self._state(place)["seconds"], self.start._seconds(place) if self.start else 0.0
+        return None if None in (own, start) else round(own + start, 1)
+
+    def _train(self, place, state):
+        """Trains it, and keeps that and the seconds of all goes at it."""
+        folder = self._model_dir(place)
+        kept = folder.with_suffix(".json")
+        if state["finished"]:  # and deleted since
+            state = state | {"seconds": 0.0, "finished": False}
         kept.parent.mkdir(parents=True, exist_ok=True)
         model_dir.write_json(kept, state | {"seconds": None})  # what stays if this process is killed
         started, finished, seconds = time.monotonic(), False, None
@@ -155,7 +175,6 @@ class Cell:
             if state["seconds"] is not None:
                 seconds = state["seconds"] + time.monotonic() - started
             model_dir.write_json(kept, state | {"seconds": seconds, "finished": finished})
-        return seconds
 
 
 def _judged(place, cell, flags):

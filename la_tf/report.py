@@ -70,12 +70,7 @@ def print_table():
     if form not in table_formats.FORMATS:
         raise FlagError(f"--format={form}: choose one of {', '.join(table_formats.FORMATS)}")
     folders = folders_of(flags.FLAGS["runs"].value)
-    records = results.read(folders)
-    if any("cell" in record for record in records):
-        raise FlagError(
-            "--runs: holds the lines of python -m evidence; name runs, such as runs/evidence/digits/la/seed-0"
-        )
-    comparison = compare(name.upper(), records)
+    comparison = compare(name.upper(), results.read(folders))
     if not comparison.lines:
         print(f"table {comparison.name}: no result in --runs belongs into it: the paper's alone", file=sys.stderr)
     if comparison.superseded:
@@ -107,6 +102,11 @@ def has_a_page(folder):
     return False
 
 
+def of_studies(folder):
+    """Whether the results in a folder are those of `python -m evidence`: of many runs, which have theirs as well."""
+    return has_results(folder) and any("cell" in record for record in results.read([folder]))
+
+
 def folders_of(text, wanted=has_results, what=results.FILE):
     """Returns the folders that --runs names, of a pattern those that are `wanted`; FlagError without any."""
     if not text:
@@ -114,9 +114,11 @@ def folders_of(text, wanted=has_results, what=results.FILE):
     folders = []
     for part in filter(None, text.split(",")):
         if Path(part).is_dir() or not glob.has_magic(part):
+            if of_studies(part):
+                raise FlagError(f"--runs={part}: holds the lines of python -m evidence; name runs below its --runs")
             folders.append(part)
             continue
-        found = [path for path in sorted(glob.glob(part)) if wanted(path)]
+        found = [path for path in sorted(glob.glob(part)) if wanted(path) and not of_studies(path)]
         if not found:
             raise FlagError(f"--runs={part}: no folder that it matches holds {what}; la_tf.evaluate makes results")
         folders += found

@@ -117,6 +117,10 @@ def test_a_run_that_was_moved_away_or_deleted_is_trained_anew(place, ran):
     del lines[Cell(STUDY, LA, 0).key("far")]
     assert len([*Cell(STUDY, LA, 0).run(place, lines)]) == 1
     assert [main for main, *_ in ran] == ["la_tf.train", "la_tf.train", "la_tf.evaluate"]
+    shutil.rmtree(place.real(Cell(STUDY, WARM, 0).folder))
+    ran.clear()
+    assert Cell(STUDY, LA, 0).train(place) >= 0 and ran == []  # it has what it needed of its start
+    (place.runs / "toy" / "warm" / "seed-0").mkdir()
     trained = replace(STUDY, flags=(*STUDY.flags, "--tau=0.2"))
     for arm in (WARM, LA):
         Path(place.real(Cell(STUDY, arm, 0).folder)).rename(place.runs / arm.name)

@@ -504,7 +504,9 @@ def test_the_main_writes_a_file_and_says_when_the_paper_is_alone(runs):
     [
         (["--table=6", "--runs=x"], 2, "error: --table=6: choose one of 1, 2, 3, 4, 5, S1, S2, S3\n"),
         (["--table=1", "--runs=nowhere"], 1, "error: nowhere: there is no such folder; "),
-        (["--table=1", f"--runs={ROOT / 'docs'}"], 2, "error: --runs: holds the lines of python -m evidence; "),
+        (["--table=1", f"--runs={ROOT / 'docs'}"], 2, f"error: --runs={ROOT / 'docs'}: holds the lines of python -m "),
+        (["--out=x", f"--runs={ROOT / 'docs'}"], 2, f"error: --runs={ROOT / 'docs'}: holds the lines of python -m "),
+        (["--table=1", f"--runs={ROOT / 'doc[s]'}"], 2, f"error: --runs={ROOT / 'doc[s]'}: no folder that it matches"),
     ],
 )
 def test_exit_codes(flags, code, message):
